@@ -1,0 +1,259 @@
+"""Derivatives of functions of tensors: the one place that calls ``torch.autograd.grad`` and ``torch.func``.
+
+In plain eager mode the retained graph of :mod:`torch.autograd` is used, which is faster than :mod:`torch.func`
+and spares its slow first import; under a ``torch.func`` transform the functional form is used, which nests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+Function = Callable[..., Tensor]
+Pullback = Callable[[Tensor], tuple[Tensor, ...]]
+
+
+def transforming() -> bool:
+    """Whether a ``torch.func`` transform is running."""
+    return torch._C._are_functorch_transforms_active()
+
+
+def in_transform(tensor: Tensor) -> bool:
+    """Whether ``tensor`` belongs to a ``torch.func`` transform."""
+    return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def nested_forward_mode() -> bool:
+    """Whether forward mode is being differentiated by forward mode, which torch gets silently wrong (pytorch#197867)."""
+    stack = torch._C._functorch.get_interpreter_stack() or []
+    return sum(level.key() == torch._C._functorch.TransformType.Jvp for level in stack) > 1
+
+
+def value_and_gradient(function: Function, y: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """The values ``(*batch)`` and the detached gradient with respect to ``y`` ``(*batch, n)``."""
+    with torch.enable_grad():
+        free = y.detach().requires_grad_()
+        value = function(free, *inputs)
+    (gradient,) = torch.autograd.grad(value, free, torch.ones_like(value))
+    return value.detach(), gradient
+
+
+def gradients_of(value: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The gradients of a scalar, zero where it does not depend on a tensor; nothing is accumulated anywhere."""
+    return list(torch.autograd.grad(value, tensors, allow_unused=True, materialize_grads=True))
+
+
+def gradient(function: Function, y: Tensor, *inputs: Tensor) -> Tensor:
+    """The gradient of ``function(y, *inputs).sum()`` in ``y``, itself differentiable in everything."""
+    if transforming():
+        return torch.func.grad(lambda free: function(free, *inputs).sum())(y)
+    with torch.enable_grad():
+        free = y.view_as(y) if y.requires_grad else y.detach().requires_grad_()
+        value = function(free, *inputs)
+        (result,) = torch.autograd.grad(value, free, torch.ones_like(value), create_graph=True)
+    return result
+
+
+def vjp(function: Function, *primals: Tensor) -> tuple[Tensor, Pullback]:
+    """The value of ``function(*primals)`` and the map from a cotangent to its vector-Jacobian products.
+
+    The pullback may be called many times. Its result is differentiable where grad mode is on. Each primal counts as
+    independent of the others, even where one was computed from another. Integer primals get zeros of size ().
+    """
+    real = [primal.is_floating_point() for primal in primals]
+    if transforming():
+        places = [place for place, is_real in enumerate(real) if is_real]
+
+        def of_real(*chosen: Tensor) -> Tensor:
+            full = list(primals)
+            for place, tensor in zip(places, chosen, strict=True):
+                full[place] = tensor
+            return function(*full)
+
+        value, back = torch.func.vjp(of_real, *(primals[place] for place in places))
+        return value, lambda cotangent: _spread(real, back(cotangent))
+    differentiable = torch.is_grad_enabled()
+    with torch.enable_grad():
+        aliases = [
+            primal
+            if not is_real
+            else primal.view_as(primal)
+            if differentiable and primal.requires_grad
+            else primal.detach().requires_grad_()
+            for primal, is_real in zip(primals, real, strict=True)
+        ]
+        value = function(*aliases)
+    wanted = [alias for alias, is_real in zip(aliases, real, strict=True) if is_real]
+
+    def pullback(cotangent: Tensor) -> tuple[Tensor, ...]:
+        if not value.requires_grad or not wanted:
+            return _spread(real, [torch.zeros_like(alias) for alias in wanted])
+        return _spread(
+            real,
+            torch.autograd.grad(
+                value,
+                wanted,
+                cotangent,
+                retain_graph=True,
+                create_graph=torch.is_grad_enabled(),
+                allow_unused=True,
+                materialize_grads=True,
+            ),
+        )
+
+    return value if differentiable else value.detach(), pullback
+
+
+def _spread(real: Sequence[bool], results: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    supply = iter(results)
+    return tuple(next(supply) if is_real else torch.zeros(()) for is_real in real)
+
+
+def jvp(function: Function, primals: Sequence[Tensor], tangents: Sequence[Tensor]) -> Tensor:
+    """The Jacobian-vector product, by reverse mode twice.
+
+    Forward mode is avoided on purpose: over a custom ``autograd.Function`` it cannot be nested.
+    """
+    value, pullback = _differentiable_vjp(function, primals)
+    probe = torch.zeros_like(value)
+    # The pullback is linear in its cotangent; its transpose applied to the tangents is the product wanted.
+    _, transpose = _differentiable_vjp(
+        lambda cotangent: sum(
+            (part * tangent).sum()
+            for part, tangent in zip(pullback(cotangent), tangents, strict=True)
+            if tangent.is_floating_point()
+        ),
+        [probe],
+    )
+    with torch.enable_grad():
+        (result,) = transpose(torch.ones((), dtype=value.dtype, device=value.device))
+    return result
+
+
+def _differentiable_vjp(function: Callable[..., Any], primals: Sequence[Tensor]) -> tuple[Tensor, Pullback]:
+    with torch.enable_grad():
+        return vjp(function, *primals)
+
+
+def linearise(function: Function, y: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """The value ``F(y)`` and ``u -> (dF/dy)^T u`` on one retained graph, outside any differentiation."""
+    with torch.enable_grad():
+        free = y.detach().requires_grad_()
+        value = function(free)
+    if not value.requires_grad:
+        return value, torch.zeros_like
+    return value.detach(), lambda u: torch.autograd.grad(value, free, u, retain_graph=True, materialize_grads=True)[0]
+
+
+class _Watch(TorchFunctionMode):
+    """Notes tensors that need a gradient and enter a computation from outside."""
+
+    def __init__(self, known: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.known = {id(tensor): tensor for tensor in known}
+        self.found: dict[int, Tensor] = {}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        for tensor in _tensors_in((args, kwargs)):
+            if id(tensor) not in self.known and (tensor.requires_grad or in_transform(tensor)):
+                self.found[id(tensor)] = tensor
+        result = func(*args, **(kwargs or {}))
+        for tensor in _tensors_in(result):
+            self.known[id(tensor)] = tensor
+        return result
+
+
+class _Substitute(TorchFunctionMode):
+    """Puts other tensors in the places of given ones wherever they enter a computation."""
+
+    def __init__(self, places: Sequence[Tensor], supply: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.swap = {id(old): new for old, new in zip(places, supply, strict=True)}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return func(*_swapped(args, self.swap), **_swapped(kwargs or {}, self.swap))
+
+
+def _tensors_in(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _tensors_in(item)
+    elif isinstance(value, dict):
+        yield from _tensors_in(list(value.values()))
+
+
+def _swapped(value: Any, swap: dict[int, Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return swap.get(id(value), value)
+    if isinstance(value, (tuple, list)):
+        items = [_swapped(item, swap) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    if isinstance(value, dict):
+        return {key: _swapped(item, swap) for key, item in value.items()}
+    return value
+
+
+def captured_by(function: Function, *arguments: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """The value of ``function`` and the tensors needing a gradient that it uses without being handed them.
+
+    Accessors such as ``tensor.shape`` are seen as uses too, which is harmless.
+    """
+    with torch.enable_grad(), _Watch(arguments) as watch:
+        value = function(*arguments)
+    return value, list(watch.found.values())
+
+
+@contextmanager
+def substituted(places: Sequence[Tensor], supply: Sequence[Tensor]) -> Iterator[None]:
+    """Within the context, each tensor of ``places`` is replaced by its partner in ``supply`` in every operation."""
+    if not places:
+        yield
+        return
+    with _Substitute(places, supply):
+        yield
+
+
+def graph_leaves(value: Tensor) -> list[Tensor]:
+    """The leaf tensors that the autograd graph of ``value`` reaches."""
+    leaves, seen, stack = [], set(), [value.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            leaves.append(node.variable)
+        stack.extend(parent for parent, _ in node.next_functions)
+    return leaves
+
+
+def call_module(module: torch.nn.Module, parameters: dict[str, Tensor], arguments: tuple[Any, ...]) -> Any:
+    """Call ``module`` with other tensors as its parameters."""
+    return torch.func.functional_call(module, parameters, arguments)
+
+
+def batched(function: Function, in_dims: Sequence[int | None]) -> Function:
+    """``torch.func.vmap`` of ``function`` over leading dimensions where ``in_dims`` is 0."""
+    return torch.func.vmap(function, in_dims=tuple(in_dims), randomness="error")
+
+
+def transform_level() -> int:
+    """The depth of ``torch.func`` transforms that are running, 0 in eager mode."""
+    top = torch._C._functorch.peek_interpreter_stack()
+    return 0 if top is None else int(top.level())
+
+
+def level_of(tensor: Tensor) -> int:
+    """The depth of the transform that ``tensor`` belongs to, 0 for a plain tensor."""
+    return max(0, int(torch._C._functorch.maybe_get_level(tensor)))

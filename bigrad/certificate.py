@@ -1,0 +1,151 @@
+"""How a solve ended: the status, the numbers behind it, and what to do where it failed."""
+
+from __future__ import annotations
+
+import enum
+import warnings
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .errors import Diverged, Indefinite, InputError, NotConverged, Singular, SolveError, SolveWarning, Stalled
+
+OnFailure = Literal["raise", "warn", "ignore"]
+
+
+class Status(enum.IntEnum):
+    """How one problem of a batch ended. From ``MAX_STEPS`` on the solve has failed."""
+
+    CONVERGED = 0
+    ROUNDING_FLOOR = 1
+    MAX_STEPS = 2
+    STALLED = 3
+    NON_FINITE = 4
+    INDEFINITE = 5
+    SINGULAR = 6
+
+    @property
+    def failed(self) -> bool:
+        """Whether the answer must not be trusted."""
+        return self >= Status.MAX_STEPS
+
+
+_FAILURES: dict[Status, tuple[type[SolveError], str, str]] = {
+    Status.MAX_STEPS: (NotConverged, "used all its steps", "raise max_steps, loosen rtol/atol, or start closer"),
+    Status.STALLED: (
+        Stalled,
+        "can make no further progress",
+        "check that the problem is differentiable and bounded near the solution, rescale it, or loosen rtol/atol",
+    ),
+    Status.NON_FINITE: (
+        Diverged,
+        "met an infinite or NaN number",
+        "check the inputs for NaN, start inside the domain, or take a smaller step_size",
+    ),
+    Status.INDEFINITE: (
+        Indefinite,
+        "met a direction of zero or negative curvature",
+        "the point found is no strict minimum: start elsewhere, add a ridge to the objective, or set damping > 0",
+    ),
+    Status.SINGULAR: (
+        Singular,
+        "has no unique solution",
+        "the answer is not unique: add a ridge to the objective or set damping > 0",
+    ),
+}
+
+
+def check_on_failure(on_failure: str) -> OnFailure:
+    """Return ``on_failure`` if it is one of the three modes, else raise :class:`InputError`."""
+    if on_failure not in ("raise", "warn", "ignore"):
+        raise InputError(f'on_failure is {on_failure!r}; it must be "raise", "warn" or "ignore"')
+    return on_failure  # type: ignore[return-value]  # narrowed by the test above
+
+
+@dataclass
+class Certificate:
+    """What one solve can prove about itself: detached CPU tensors of the batch shape.
+
+    Attributes:
+        what: the solve's name in messages ("argmin", "adjoint").
+        status: int64 codes of :class:`Status`.
+        stationarity: norm of the residual at the answer: the gradient for an argmin, ``A u - b`` for a linear solve.
+        tolerance: the norm that was asked for.
+        steps: iterations used.
+        feasibility: largest violation of a constraint, ``None`` where there are none.
+        adjoint: the certificate of the backward pass's linear solve, once it has run.
+        ritz: diagonals and off-diagonals ``(steps, *batch)`` of the Lanczos matrix that conjugate gradients leave behind.
+    """
+
+    what: str
+    status: Tensor
+    stationarity: Tensor
+    tolerance: Tensor
+    steps: Tensor
+    feasibility: Tensor | None = None
+    adjoint: Certificate | None = None
+    ritz: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("status", "stationarity", "tolerance", "steps"):
+            setattr(self, name, getattr(self, name).detach().cpu())
+
+    @property
+    def failed(self) -> Tensor:
+        """Which problems of the batch must not be trusted, bool of the batch shape."""
+        return self.status >= Status.MAX_STEPS
+
+    @property
+    def adjoint_residual(self) -> Tensor | None:
+        """The adjoint system's residual norm, ``None`` until backward has run."""
+        return None if self.adjoint is None else self.adjoint.stationarity
+
+    @property
+    def condition(self) -> Tensor | None:
+        """Estimate (from below) of the linearised system's condition number, ``None`` until it is known.
+
+        Computed when asked for, from the Ritz values of conjugate gradients.
+        """
+        if self.ritz is None:
+            return None if self.adjoint is None else self.adjoint.condition
+        diagonal, off = (part.movedim(0, -1) for part in self.ritz)
+        size = diagonal.shape[-1]
+        if size == 0:
+            return torch.ones_like(self.stationarity)
+        matrix = torch.diag_embed(diagonal)
+        if size > 1:
+            sides = torch.diag_embed(off[..., : size - 1], offset=1)
+            matrix = matrix + sides + sides.mT
+        values = torch.linalg.eigvalsh(matrix.double())
+        # Problems that stopped early are padded with their own first Ritz value: no extreme is invented.
+        return (values[..., -1] / values[..., 0].clamp_min(torch.finfo(torch.float64).tiny)).clamp_min(1.0)
+
+    def message(self) -> str:
+        """One sentence on the worst problem: the number found, the number wanted, the remedy."""
+        flat = self.status.reshape(-1)
+        worst = int(flat.argmax())
+        status = Status(int(flat[worst]))
+        where = "" if self.status.ndim == 0 else f" (problem {worst} of {flat.numel()})"
+        found = float(self.stationarity.reshape(-1)[worst])
+        wanted = float(self.tolerance.reshape(-1)[worst])
+        numbers = f"residual {found:.3g}, wanted {wanted:.3g}, after {int(self.steps.reshape(-1)[worst])} steps"
+        if not status.failed:
+            return f"{self.what}{where} ended with {status.name}: {numbers}"
+        _, happened, remedy = _FAILURES[status]
+        return f"{self.what}{where} {happened}: {numbers}. Remedy: {remedy}."
+
+    def enforce(self, on_failure: OnFailure) -> None:
+        """Raise, warn or stay silent about a failed solve.
+
+        Raises:
+            SolveError: the subclass of the worst status, under ``"raise"``.
+        """
+        if on_failure == "ignore" or not bool(self.failed.any()):
+            return
+        if on_failure == "warn":
+            warnings.warn(self.message(), SolveWarning, stacklevel=3)
+            return
+        kind, _, _ = _FAILURES[Status(int(self.status.max()))]
+        raise kind(self.message(), self)

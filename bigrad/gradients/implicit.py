@@ -1,0 +1,141 @@
+"""Implicit differentiation: the derivative of a root, without a look at how it was found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import calculus
+from ..certificate import Certificate
+from ..equation import Adjoint, Problem
+from ..errors import InputError, UnsupportedError
+from ..linear import CG, LinearSolver, Operator
+from .rule import GradientRule, Record, Solve
+
+
+@dataclass(frozen=True)
+class Implicit(GradientRule):
+    r"""The implicit function theorem: :math:`(\partial_y F)^\top u = \bar y`, then :math:`\bar x = -u^\top \partial_x F`.
+
+    The adjoint solve is itself a root, so second and higher derivatives are right as well. Memory does not depend on
+    how many steps the solver took.
+
+    Args:
+        linear_solver: solves the adjoint system.
+
+    Raises (in backward):
+        SolveError: the adjoint system could not be solved to its tolerance, or is indefinite or singular.
+
+    Example:
+        >>> import torch, bigrad
+        >>> x = torch.tensor(3.0, requires_grad=True)
+        >>> y = bigrad.argmin(lambda y, x: (y - x**2) ** 2, torch.zeros(()), x)
+        >>> torch.autograd.grad(y, x)[0]
+        tensor(6.)
+    """
+
+    linear_solver: LinearSolver = CG()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.linear_solver, LinearSolver):
+            raise InputError(f"Implicit needs a linear solver such as linear.CG(), found {self.linear_solver!r}")
+
+    def attach(self, problem: Problem, solve: Solve, start: Tensor, inputs: tuple[Tensor, ...], record: Record) -> Tensor:
+        """Solve, and differentiate by the implicit function theorem."""
+        task = _Task(problem, solve, self.linear_solver, record)
+        result: Tensor = _Root.apply(task, start, *inputs)
+        return result
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Everything about a root that is no tensor."""
+
+    problem: Problem
+    solve: Solve
+    linear_solver: LinearSolver
+    record: Record | None
+
+    def linearised(self, transposed: bool) -> _Task:
+        """The linear system whose solution is a derivative of this root."""
+        return replace(self, problem=Adjoint(self.problem, transposed), solve=self._solve_linear)
+
+    def _solve_linear(
+        self, problem: Problem, start: Tensor, inputs: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Certificate]:
+        assert isinstance(problem, Adjoint)
+        target, at, *rest = inputs
+        operator = Operator(problem.operator(at, *rest), problem.symmetric, problem.matrix(at, *rest))
+        u, certificate = self.linear_solver.solve(operator, target.expand_as(start))
+        certificate.what = "adjoint solve" if problem.transposed else "tangent solve"
+        return u, certificate
+
+
+class _Root(torch.autograd.Function):
+    """``y(inputs)`` with ``F(y, *inputs) = 0``; the only differentiated solve there is."""
+
+    @staticmethod
+    def forward(task: _Task, start: Tensor, *inputs: Tensor) -> Tensor:
+        start, *fixed = (tensor.detach() for tensor in (start, *inputs))
+        y, certificate = task.solve(task.problem, start, tuple(fixed))
+        record = task.record
+        if record is not None:
+            if not isinstance(task.problem, Adjoint):
+                record.certificate = certificate
+            elif record.certificate is not None and not isinstance(task.problem.base, Adjoint):
+                record.certificate.adjoint = certificate
+            certificate.enforce(record.on_failure)
+        # A solver that stops at once may hand back its start: autograd wants a tensor of its own.
+        return y.detach().clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.task = inputs[0]
+        # The saved output carries its own graph: differentiating backward again is right without solving again.
+        ctx.save_for_backward(output, *inputs[2:])
+        ctx.save_for_forward(output, *inputs[2:])
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        y, *inputs = ctx.saved_tensors
+        task: _Task = ctx.task
+        u = _Root.apply(task.linearised(transposed=True), torch.zeros_like(y), cotangent, y, *inputs)
+        _, pullback = calculus.vjp(lambda *free: task.problem.residual(y, *free), *inputs)
+        grads = pullback(-u)
+        needed = ctx.needs_input_grad[2:]
+        return None, None, *(grad if need else None for grad, need in zip(grads, needed, strict=True))
+
+    @staticmethod
+    def jvp(ctx: Any, _task: None, _start: Tensor | None, *tangents: Tensor | None) -> Tensor:
+        if calculus.nested_forward_mode():
+            raise UnsupportedError(
+                "forward mode over forward mode through a custom function is silently wrong in this torch: "
+                "use reverse mode on one side, as torch.func.hessian does (jacfwd of jacrev)"
+            )
+        y, *inputs = ctx.saved_tensors
+        task: _Task = ctx.task
+        moved = [torch.zeros_like(x) if t is None else t for x, t in zip(inputs, tangents, strict=True)]
+        rate = calculus.jvp(lambda *free: task.problem.residual(y, *free), inputs, moved)
+        result: Tensor = _Root.apply(task.linearised(transposed=False), torch.zeros_like(y), -rate, y, *inputs)
+        return result
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], task: _Task, start: Tensor, *inputs: Tensor) -> tuple[Tensor, int]:
+        # A vmapped root is a batch of independent problems, which is what the solvers solve anyway.
+        _, start_dim, *dims = in_dims
+        lead = lambda tensor, dim: (  # noqa: E731  # a name for a one-liner
+            tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+        )
+        companions = task.problem.companions
+        moved: list[Tensor] = []
+        flags: Sequence[int | None] = [
+            0 if place < companions or dim is not None else None for place, dim in enumerate(dims)
+        ]
+        for tensor, dim, flag in zip(inputs, dims, flags, strict=True):
+            moved.append(tensor if flag is None else lead(tensor, dim))
+        batch = replace(task, problem=task.problem.vmapped(flags))
+        return _Root.apply(batch, lead(start, start_dim), *moved), 0

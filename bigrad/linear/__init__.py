@@ -1,0 +1,7 @@
+"""Ground floor: solve ``A v = b`` knowing only ``v -> A v``."""
+
+from .cg import CG
+from .direct import Direct
+from .solver import LinearSolver, Operator
+
+__all__ = ["CG", "Direct", "LinearSolver", "Operator"]

@@ -1,0 +1,52 @@
+"""What a linear solver is: it solves ``A u = b`` knowing only ``u -> A u``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..certificate import Certificate
+
+MatVec = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A batch of square matrices ``A`` ``(*batch, n, n)``, given by their action.
+
+    Attributes:
+        product: ``u -> A u`` on ``(*batch, n)``.
+        symmetric: whether ``A`` is symmetric.
+        dense: the matrix itself ``(*batch, n, n)`` where it is known.
+    """
+
+    product: MatVec
+    symmetric: bool = False
+    dense: Tensor | None = None
+
+    def matrix(self, like: Tensor) -> Tensor:
+        """The matrix, one product per column where it is not known; ``like`` is any vector ``(*batch, n)``."""
+        if self.dense is not None:
+            return self.dense
+        size = like.shape[-1]
+        columns = torch.eye(size, dtype=like.dtype, device=like.device)
+        return torch.stack([self.product(column.expand_as(like)) for column in columns], -1)
+
+
+class LinearSolver(ABC):
+    """Solves ``A u = b`` for each problem of a batch."""
+
+    @abstractmethod
+    def solve(self, operator: Operator, b: Tensor) -> tuple[Tensor, Certificate]:
+        """Solve for ``u`` ``(*batch, n)``; never raises on a failed solve: the certificate tells."""
+
+
+def linear_tolerance(rtol: float | None, dtype: torch.dtype) -> float:
+    """``rtol``, or the default of the dtype: 1e-12 in float64, 1e-6 below."""
+    if rtol is not None:
+        return rtol
+    return 1e-12 if dtype == torch.float64 else 1e-6

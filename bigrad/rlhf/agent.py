@@ -1,0 +1,69 @@
+"""The lower level: stable-baselines3's SAC at a fixed temperature."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3 import SAC
+from torch import Tensor
+
+
+class SoftAgent(SAC):
+    """SAC whose temperature stays fixed, as the soft Bellman relation needs it to.
+
+    Two things are added. Warm-up actions persist for a few steps, which reaches further than white noise. Updates can be
+    put off: while :attr:`holding`, the policy stays as it is and the updates that fall due are made up for afterwards,
+    so that the steps collected meanwhile are the current policy's own.
+
+    Attributes:
+        holding: whether updates are put off.
+    """
+
+    change_action = 0.1  # probability that a warm-up action is drawn anew
+    holding = False
+    _owed = 0
+    _last_random: np.ndarray | None = None
+
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        """Update, or note that an update is due."""
+        if self.holding:
+            self._owed += gradient_steps
+            return
+        owed, self._owed = self._owed, 0
+        super().train(gradient_steps + owed, batch_size)
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if self.num_timesteps >= learning_starts:
+            return super()._sample_action(learning_starts, action_noise, n_envs)
+        fresh = np.array([self.action_space.sample() for _ in range(n_envs)])
+        changes = self.action_space.np_random.random(n_envs) < self.change_action
+        if self._last_random is not None:
+            fresh = np.where(changes.reshape(-1, *(1,) * (fresh.ndim - 1)), fresh, self._last_random)
+        self._last_random = fresh
+        scaled = self.policy.scale_action(fresh)
+        return self.policy.unscale_action(scaled), scaled
+
+    @torch.no_grad()
+    def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Log-density of scaled actions ``(N, action)`` at ``observation`` ``(N, observation)``."""
+        mean, log_std, _ = self.actor.get_action_dist_params(observation)
+        # The squashed Gaussian has no density at the very edge.
+        inner = action.clamp(-1 + 1e-6, 1 - 1e-6)
+        return self.actor.action_dist.proba_distribution(mean, log_std).log_prob(inner)
+
+    @torch.no_grad()
+    def draw(self, observation: Tensor, count: int) -> Tensor:
+        """``count`` fresh scaled actions at each observation ``(N, observation)``: ``(count, N, action)``."""
+        mean, log_std, _ = self.actor.get_action_dist_params(observation)
+        distribution = self.actor.action_dist.proba_distribution(mean, log_std)
+        return torch.stack([distribution.sample() for _ in range(count)])
+
+    @torch.no_grad()
+    def features(self, observation: Tensor, action: Tensor) -> Tensor:
+        """The critics' last hidden layers side by side, ``(*leading shape, d)``."""
+        both = torch.cat([observation, action], -1)
+        return torch.cat([network[:-1](both) for network in self.critic.q_networks], -1)

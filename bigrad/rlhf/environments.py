@@ -1,0 +1,57 @@
+"""Gymnasium environments, with errors that say what to do."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+
+import gymnasium
+from gymnasium import spaces
+
+from ..errors import InputError, MissingPackage, UnsupportedError
+
+
+def make(name: str) -> gymnasium.Env:
+    """The registered environment ``name``.
+
+    Raises:
+        InputError: no such name; the nearest ones are named.
+        MissingPackage: the environment needs a package that is not installed.
+        UnsupportedError: its actions are not continuous or its observations no flat vector.
+    """
+    try:
+        env = gymnasium.make(name)
+    except gymnasium.error.DependencyNotInstalled as error:
+        extra = "atari" if "ale" in str(error).lower() else "rl"
+        raise MissingPackage(_named_package(str(error)), extra, f"the environment {name}") from error
+    except gymnasium.error.Error as error:
+        near = difflib.get_close_matches(name, list(gymnasium.registry), n=3, cutoff=0.4)
+        hint = f"the nearest names are {', '.join(near)}" if near else "gymnasium.registry lists the names"
+        raise InputError(f"gymnasium knows no environment {name!r}: {hint} ({error})") from error
+    if isinstance(env.action_space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+        env.close()
+        raise UnsupportedError(
+            f"{name} has discrete actions ({env.action_space}), which are not served yet: choose an environment with "
+            "continuous ones, such as Pendulum-v1"
+        )
+    if not isinstance(env.action_space, spaces.Box) or not isinstance(env.observation_space, spaces.Box):
+        env.close()
+        raise UnsupportedError(
+            f"{name} has spaces {env.observation_space} and {env.action_space}; wanted a Box each: wrap the environment "
+            "in gymnasium.wrappers.FlattenObservation and register it"
+        )
+    if len(env.observation_space.shape) != 1:
+        env.close()
+        raise UnsupportedError(
+            f"{name} has observations of shape {env.observation_space.shape}; image observations are not served yet: "
+            "choose an environment with a vector"
+        )
+    return env
+
+
+def _named_package(message: str) -> str:
+    installed = {name.lower() for name in importlib.metadata.packages_distributions()}
+    for package in ("mujoco", "box2d", "ale-py", "pygame"):
+        if package.replace("-", "_") not in installed and package.split("-")[0] in message.lower():
+            return package
+    return "a gymnasium extra"

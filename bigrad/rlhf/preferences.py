@@ -1,0 +1,105 @@
+"""Labelled pairs of segments, stored the moment they are given."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import RunError
+
+_TABLE = """
+create table if not exists preference (
+    id integer primary key, step integer not null, steps integer not null, label real not null,
+    observation blob not null, action blob not null, returns blob not null
+)"""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of segments; the first of the two is called left.
+
+    Attributes:
+        observation: ``(pairs, 2, H, observation)``.
+        action: ``(pairs, 2, H, action)``, scaled to [-1, 1].
+        returns: true returns ``(pairs, 2)``, for the teacher and the record only.
+    """
+
+    observation: Tensor
+    action: Tensor
+    returns: np.ndarray
+
+
+class PreferenceStore:
+    """An SQLite file of labelled pairs, one committed row a label.
+
+    Args:
+        path: the file, or ``None`` to keep everything in memory.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        try:
+            self.connection = sqlite3.connect(":memory:" if path is None else path, isolation_level=None)
+            self.connection.execute("pragma journal_mode=wal")
+            self.connection.execute(_TABLE)
+            self.count = int(self.connection.execute("select count(*) from preference").fetchone()[0])
+        except sqlite3.Error as error:
+            raise RunError(f"{path} is no store of preferences ({error}): restore it or start anew") from error
+
+    def add(self, pairs: Pairs, labels: np.ndarray, step: int) -> None:
+        """Store labelled pairs; each is on disk when this returns."""
+        rows = [
+            (
+                step,
+                observation.shape[1],
+                float(label),
+                observation.float().cpu().numpy().tobytes(),
+                action.float().cpu().numpy().tobytes(),
+                np.asarray(returns, dtype=np.float64).tobytes(),
+            )
+            for observation, action, returns, label in zip(
+                pairs.observation, pairs.action, pairs.returns, labels, strict=True
+            )
+        ]
+        try:
+            self.connection.executemany(
+                "insert into preference (step, steps, label, observation, action, returns) values (?, ?, ?, ?, ?, ?)", rows
+            )
+        except sqlite3.Error as error:
+            raise RunError(f"a label could not be stored in {self.path} ({error}): free some space and resume") from error
+        self.count += len(rows)
+
+    def load(self) -> tuple[Pairs, Tensor]:
+        """All pairs and their labels ``(pairs,)``, oldest first."""
+        query = "select steps, label, observation, action, returns from preference order by id"
+        rows = self.connection.execute(query).fetchall()
+        if not rows:
+            empty = torch.zeros(0)
+            return Pairs(empty, empty, np.zeros((0, 2))), empty
+        try:
+            stack = [
+                torch.stack(
+                    [torch.from_numpy(np.frombuffer(row[place], np.float32).copy()).reshape(2, row[0], -1) for row in rows]
+                )
+                for place in (2, 3)
+            ]
+            returns = np.stack([np.frombuffer(row[4], np.float64) for row in rows])
+        except (ValueError, RuntimeError, TypeError) as error:
+            raise RunError(f"{self.path} holds a damaged pair ({error}): restore it or start anew") from error
+        return Pairs(*stack, returns), torch.tensor([row[1] for row in rows], dtype=torch.float32)
+
+    def trim(self, count: int) -> None:
+        """Forget all but the first ``count`` rows."""
+        self.connection.execute(
+            "delete from preference where id not in (select id from preference order by id limit ?)", (count,)
+        )
+        self.count = min(self.count, count)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.connection.close()

@@ -1,0 +1,143 @@
+"""The response term: how the policy's answer to the reward model changes the preference loss of what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..layers import SoftResponse
+from ..mdp import LeastSquaresCritic, Segments
+from .agent import SoftAgent
+from .replay import RelabelledReplayBuffer
+from .reward_model import RewardEnsemble
+from .upper_level import preference_loss
+
+
+@dataclass(frozen=True)
+class ResponseSettings:
+    """How the response term is estimated.
+
+    Attributes:
+        segment: steps of a segment.
+        opponents: segments of the whole buffer that each of the policy's own is compared with.
+        transitions: transitions the least-squares critic is solved on.
+        draws: fresh actions for each expectation under the policy.
+        ridge: of the least-squares critic.
+    """
+
+    segment: int = 25
+    opponents: int = 256
+    transitions: int = 4096
+    draws: int = 8
+    ridge: float = 1e-3
+
+
+def segment_losses(reward: RewardEnsemble, own: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Tensor:
+    """The preference loss that each own segment has to expect, ``(own,)``: no label is spent.
+
+    For each member the label is expected under the mean belief of the other members, which no member was fitted to.
+
+    Args:
+        reward: the ensemble.
+        own: observations and actions of the policy's segments ``(own, H, *)``.
+        other: the same of the segments they are compared with ``(other, H, *)``.
+    """
+    with torch.no_grad():
+        totals = [reward.raw(*steps).sum(-1) for steps in (own, other)]
+        logits = totals[0][:, :, None] - totals[1][:, None, :]
+        belief = torch.sigmoid(logits)
+        members = len(belief)
+        others = (belief.sum(0) - belief) / (members - 1) if members > 1 else belief
+        return preference_loss(logits, others).mean((0, 2))
+
+
+def score_weights(losses: list[Tensor], steps: list[int], segment: int) -> list[Tensor]:
+    """The weight of each action's log-probability, one vector an episode.
+
+    An action answers for every segment of its episode that ends with it or after it: a segment carries its whole past,
+    so that the law of where it starts is differentiated too. The mean loss is the baseline.
+
+    Args:
+        losses: losses of the segments starting at steps 0, 1, ... of each episode.
+        steps: lengths of the episodes.
+        segment: steps of a segment.
+    """
+    mean = torch.cat(losses).mean()
+    weights = []
+    for loss, length in zip(losses, steps, strict=True):
+        excess = torch.zeros(length, dtype=loss.dtype, device=loss.device)
+        excess[segment - 1 : segment - 1 + len(loss)] = (loss - mean) / len(loss)
+        weights.append(excess.flip(0).cumsum(0).flip(0))
+    return weights
+
+
+def response_term(
+    agent: SoftAgent,
+    buffer: RelabelledReplayBuffer,
+    reward: RewardEnsemble,
+    episodes: list[np.ndarray],
+    settings: ResponseSettings,
+    random: np.random.Generator,
+) -> list[Callable[[], Tensor]]:
+    """Scalars whose gradients are the response term, one for each half of the episodes; their mean is the estimate.
+
+    Args:
+        agent: whose policy drew the episodes.
+        buffer: where they are, and what the critic is solved on.
+        reward: the model that the policy answers.
+        episodes: the places of whole episodes drawn by the current policy.
+        settings: of the estimator.
+        random: draws the opponents and the transitions.
+    """
+    length = settings.segment
+    episodes = [episode for episode in episodes if len(episode) >= length]
+    if len(episodes) < 2:
+        return []
+    starts = buffer.segment_starts(length)
+    other = buffer.steps(buffer.segment(random.choice(starts, min(settings.opponents, len(starts)), False), length))
+    losses = []
+    for episode in episodes:
+        windows = episode[: len(episode) - length + 1]
+        losses.append(segment_losses(reward, buffer.steps(buffer.segment(windows, length)), other))
+    weights = score_weights(losses, [len(episode) for episode in episodes], length)
+
+    def features(observation: Tensor, action: Tensor) -> Tensor:
+        parts = [agent.features(observation, action), reward.features(observation, action).detach()]
+        return torch.cat([torch.ones_like(parts[0][..., :1]), *parts], -1)
+
+    def expected(observation: Tensor) -> Tensor:
+        actions = agent.draw(observation, settings.draws)
+        return features(observation.expand(settings.draws, *observation.shape), actions).mean(0)
+
+    places = random.choice(buffer.size(), min(settings.transitions, buffer.size()), False)
+    observation, action = buffer.steps(places)
+    following, goes_on = buffer.next_steps(places)
+    own_places = np.concatenate(episodes)
+    own_observation, own_action = buffer.steps(own_places)
+    critic = LeastSquaresCritic.fit(
+        observation,
+        action,
+        features(observation, action),
+        expected(following) * goes_on[:, None],
+        (features(own_observation, own_action) - expected(own_observation))[:, None],
+        agent.gamma,
+        settings.ridge,
+    )
+    segments = Segments(
+        own_observation[:, None], own_action[:, None], agent.log_prob(own_observation, own_action)[:, None]
+    )
+    temperature = float(agent.ent_coef_tensor)
+    layer = SoftResponse(reward, temperature=temperature, discount=agent.gamma, estimator=critic)
+    sizes = [len(episode) for episode in episodes]
+    half = torch.arange(len(episodes)).remainder(2).repeat_interleave(torch.tensor(sizes)).to(own_observation.device)
+    weight = torch.cat(weights)
+
+    def part(which: int) -> Callable[[], Tensor]:
+        chosen = torch.where(half == which, weight, 0.0) / max(1, sum(1 for i in range(len(sizes)) if i % 2 == which))
+        return lambda: (chosen * layer(segments).squeeze(1)).sum()
+
+    return [part(0), part(1)]

@@ -1,0 +1,84 @@
+"""A reward model: an ensemble of small networks, evaluated as one batched product."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+
+class RewardEnsemble(nn.Module):
+    """``members`` independent networks on observation and action, two hidden layers each.
+
+    ``forward`` is the reward that an agent sees: the members' mean, standardised. The sum of :meth:`raw` along a segment
+    is the logit of preferences.
+
+    Args:
+        observation_size, action_size: numbers of entries of one observation and one action.
+        members: how many networks.
+        width: units of a hidden layer.
+        generator: draws the initial weights.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        members: int = 3,
+        width: int = 64,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.sizes = (observation_size, action_size)
+        sizes = (observation_size + action_size, width, width, 1)
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for inside, outside in zip(sizes[:-1], sizes[1:], strict=True):
+            bound = 1 / math.sqrt(inside)
+            for group, shape in ((self.weights, (members, inside, outside)), (self.biases, (members, 1, outside))):
+                group.append(nn.Parameter((2 * torch.rand(shape, generator=generator) - 1) * bound))
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("std", torch.ones(()))
+
+    def forward(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Standardised mean reward, of the leading shape of its arguments."""
+        return (self.raw(observation, action).mean(0) - self.mean) / self.std
+
+    def raw(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Each member's reward, ``(members, *leading shape)``."""
+        hidden, lead = self._hidden(observation, action)
+        out = torch.baddbmm(self.biases[-1], hidden, self.weights[-1])
+        return out.reshape(out.shape[0], *lead)
+
+    def features(self, observation: Tensor, action: Tensor) -> Tensor:
+        """The last hidden layers of all members side by side, ``(*leading shape, members * width)``."""
+        hidden, lead = self._hidden(observation, action)
+        return hidden.movedim(0, 1).reshape(*lead, -1)
+
+    def _hidden(self, observation: Tensor, action: Tensor) -> tuple[Tensor, torch.Size]:
+        both = torch.cat([observation, action], -1)
+        if both.shape[-1] != sum(self.sizes):
+            raise InputError(
+                f"observation and action have {observation.shape[-1]} and {action.shape[-1]} entries; wanted {self.sizes}"
+            )
+        hidden = both.reshape(1, -1, both.shape[-1]).expand(self.weights[0].shape[0], -1, -1)
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            hidden = torch.nn.functional.leaky_relu(torch.baddbmm(bias, hidden, weight))
+        return hidden, both.shape[:-1]
+
+    @torch.no_grad()
+    def standardise(self, observation: Tensor, action: Tensor) -> None:
+        """Set the scale so that these steps have rewards of mean 0 and deviation 1."""
+        reward = self.raw(observation, action).mean(0)
+        self.mean.copy_(reward.mean())
+        self.std.copy_(reward.std().clamp_min(1e-6))
+
+    def extra_repr(self) -> str:
+        """What repr shows of the settings."""
+        members, _, width = self.weights[0].shape
+        return f"observation_size={self.sizes[0]}, action_size={self.sizes[1]}, members={members}, width={width}"
