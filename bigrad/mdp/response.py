@@ -49,7 +49,7 @@ class Branches(ResponseEstimator):
             raise InputError(f"horizon is {self.horizon}; wanted at least 1 step, or None for all")
 
     def advantage(self, reward: RewardModel, segments: Segments, discount: float) -> Tensor:
-        """Discounted reward after the action less that after the state alone."""
+        """Discounted reward after the action less that after the state alone, each the mean over its rollouts."""
         if segments.after_state is None or (segments.after_action is None and self.horizon != 1):
             raise InputError(
                 "independent rollouts are needed: give Segments its after_action and after_state, or use the estimators "
@@ -63,16 +63,11 @@ class Branches(ResponseEstimator):
 
     def _sum(self, reward: RewardModel, rollouts: Rollouts, discount: float) -> Tensor:
         r = rewards(reward, rollouts.observation, rollouts.action)
-        count = 1 if rollouts.weight is not None and not _is_mask(rollouts.weight) else r.shape[-2]
         if rollouts.weight is not None:
             r = r * rollouts.weight
         r = r[..., : self.horizon]
         powers = discount ** torch.arange(r.shape[-1], device=r.device, dtype=r.dtype)
-        return (r * powers).sum((-1, -2)) / count
-
-
-def _is_mask(weight: Tensor) -> bool:
-    return bool(((weight == 0) | (weight == 1)).all())
+        return (r * powers).sum(-1).mean(-1)
 
 
 @dataclass(frozen=True)

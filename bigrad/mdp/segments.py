@@ -16,8 +16,8 @@ class Rollouts:
     Attributes:
         observation: ``(*lead, T, *observation_shape)``.
         action: ``(*lead, T, *action_shape)``.
-        weight: ``(*lead, T)``: 1 while a rollout lasts and 0 after it, times its probability where rollouts are
-            enumerated or importance-weighted; ``None`` counts every step once.
+        weight: ``(*lead, T)``: 1 while a rollout lasts and 0 after it, times an importance weight where it was drawn by
+            another policy; ``None`` counts every step once.
     """
 
     observation: Tensor

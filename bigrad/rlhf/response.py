@@ -58,19 +58,22 @@ def segment_losses(reward: RewardEnsemble, own: tuple[Tensor, Tensor], other: tu
 def score_weights(losses: list[Tensor], steps: list[int], segment: int) -> list[Tensor]:
     """The weight of each action's log-probability, one vector an episode.
 
-    An action answers for every segment of its episode that ends with it or after it: a segment carries its whole past,
-    so that the law of where it starts is differentiated too. The mean loss is the baseline.
+    The objective is the mean loss of a segment drawn from all of the policy's. An action answers for every segment of its
+    episode that ends with it or after it: a segment carries its whole past, so that the law of where it starts is
+    differentiated too. Subtracting the mean loss is part of the derivative of a mean over a number of segments that
+    depends on the policy.
 
     Args:
         losses: losses of the segments starting at steps 0, 1, ... of each episode.
         steps: lengths of the episodes.
         segment: steps of a segment.
     """
-    mean = torch.cat(losses).mean()
+    every = torch.cat(losses)
+    mean, count = every.mean(), len(every) / len(losses)
     weights = []
     for loss, length in zip(losses, steps, strict=True):
         excess = torch.zeros(length, dtype=loss.dtype, device=loss.device)
-        excess[segment - 1 : segment - 1 + len(loss)] = (loss - mean) / len(loss)
+        excess[segment - 1 : segment - 1 + len(loss)] = (loss - mean) / count
         weights.append(excess.flip(0).cumsum(0).flip(0))
     return weights
 
