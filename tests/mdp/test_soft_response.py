@@ -136,8 +136,8 @@ def test_the_least_squares_critic_with_poor_features_is_biased(case: tuple[Enume
 class Path:
     """Every path of an MDP whose episodes last four steps: a segment of two, and its continuation."""
 
-    def __init__(self) -> None:
-        generator = torch.Generator().manual_seed(5)
+    def __init__(self, seed: int = 9) -> None:
+        generator = torch.Generator().manual_seed(seed)
         # Two states a layer; each layer leads to the next, and the last one ends the episode.
         transition = torch.zeros(8, 2, 8, dtype=D)
         for layer in range(3):
@@ -195,8 +195,8 @@ def test_the_trace_is_wrong_for_a_loss_less_a_baseline() -> None:
     """The known wrong variant: the loss shares its future with the path that grad Q is taken along."""
     path = Path()
     loss = path.loss[:, None].expand(-1, 2)
-    assert relative(path.trace(loss - path.chance @ path.loss), path.truth()) > 0.3
-    assert relative(path.trace(loss - path.by_state), path.truth()) > 0.3
+    assert relative(path.trace(loss - path.chance @ path.loss), path.truth()) > 3
+    assert relative(path.trace(loss - path.by_state), path.truth()) > 3
 
 
 def test_a_short_trace_is_cut_off() -> None:
