@@ -19,19 +19,20 @@ class SoftAgent(SAC):
 
     Attributes:
         holding: whether updates are put off.
+        owed: updates that have been put off.
     """
 
     change_action = 0.1  # probability that a warm-up action is drawn anew
     holding = False
-    _owed = 0
+    owed = 0
     _last_random: np.ndarray | None = None
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """Update, or note that an update is due."""
         if self.holding:
-            self._owed += gradient_steps
+            self.owed += gradient_steps
             return
-        owed, self._owed = self._owed, 0
+        owed, self.owed = self.owed, 0
         super().train(gradient_steps + owed, batch_size)
 
     def _sample_action(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,7 @@ from ..mdp import LeastSquaresCritic, Segments
 from .agent import SoftAgent
 from .replay import RelabelledReplayBuffer
 from .reward_model import RewardEnsemble
-from .upper_level import preference_loss
+from .upper_level import Term, preference_loss
 
 
 @dataclass(frozen=True)
@@ -85,8 +84,10 @@ def response_term(
     episodes: list[np.ndarray],
     settings: ResponseSettings,
     random: np.random.Generator,
-) -> list[Callable[[], Tensor]]:
-    """Scalars whose gradients are the response term, one for each half of the episodes; their mean is the estimate.
+) -> tuple[list[Term], float | None]:
+    """Scalars whose gradients are the response term, and the loss that the policy's segments have to expect.
+
+    There is one scalar for each half of the episodes; their mean is the estimate. There is none without an episode.
 
     Args:
         agent: whose policy drew the episodes.
@@ -98,8 +99,8 @@ def response_term(
     """
     length = settings.segment
     episodes = [episode for episode in episodes if len(episode) >= length]
-    if len(episodes) < 2:
-        return []
+    if not episodes:
+        return [], None
     starts = buffer.segment_starts(length)
     other = buffer.steps(buffer.segment(random.choice(starts, min(settings.opponents, len(starts)), False), length))
     losses = []
@@ -136,11 +137,13 @@ def response_term(
     temperature = float(agent.ent_coef_tensor)
     layer = SoftResponse(reward, temperature=temperature, discount=agent.gamma, estimator=critic)
     sizes = [len(episode) for episode in episodes]
-    half = torch.arange(len(episodes)).remainder(2).repeat_interleave(torch.tensor(sizes)).to(own_observation.device)
+    halves = min(2, len(episodes))
+    half = np.repeat(np.arange(len(episodes)) % halves, sizes)
     weight = torch.cat(weights)
 
-    def part(which: int) -> Callable[[], Tensor]:
-        chosen = torch.where(half == which, weight, 0.0) / max(1, sum(1 for i in range(len(sizes)) if i % 2 == which))
+    def term(which: int) -> Term:
+        mask = torch.as_tensor(half == which, device=weight.device)
+        chosen = torch.where(mask, weight, 0.0) / len(range(which, len(episodes), halves))
         return lambda: (chosen * layer(segments).squeeze(1)).sum()
 
-    return [part(0), part(1)]
+    return [term(which) for which in range(halves)], float(torch.cat(losses).mean())

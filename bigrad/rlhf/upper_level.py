@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..calculus import gradients_of
 from .preferences import Pairs
+from .replay import RelabelledReplayBuffer
 from .reward_model import RewardEnsemble
+
+Term = Callable[[], Tensor]
 
 
 def preference_logits(reward: RewardEnsemble, pairs: Pairs) -> Tensor:
@@ -23,40 +28,85 @@ def preference_loss(logits: Tensor, label: Tensor) -> Tensor:
     return torch.nn.functional.softplus(logits) - label * logits
 
 
+def draw_pairs(
+    buffer: RelabelledReplayBuffer, count: int, recent: int, length: int, random: np.random.Generator
+) -> Pairs | None:
+    """Pairs of one segment of the last ``recent`` steps and one of the whole buffer; ``None`` where there is no segment."""
+    starts = buffer.segment_starts(length)
+    if len(starts) == 0:
+        return None
+    # Coin flips put the recent segment on either side: the side must not tell which one it is.
+    sides = np.stack([random.choice(starts[-recent:], count), random.choice(starts, count)], 1)
+    sides = random.permuted(sides, axis=1)
+    observation, action = buffer.steps(np.stack([buffer.segment(side, length) for side in sides.T], 1))
+    returns = np.stack([buffer.true_returns(side, length) for side in sides.T], 1)
+    return Pairs(observation, action, returns)
+
+
+def accuracy(reward: RewardEnsemble, pairs: Pairs, label: np.ndarray) -> float | None:
+    """Share of decided pairs that the model ranks as ``label`` does; ``None`` where all are ties."""
+    decided = label != 0.5
+    if not decided.any():
+        return None
+    with torch.no_grad():
+        logits = preference_logits(reward, pairs).mean(0).cpu().numpy()
+    return float(((logits > 0) == (label > 0.5))[decided].mean())
+
+
+@dataclass(frozen=True)
+class UpperStep:
+    """What one step on the reward model did.
+
+    Attributes:
+        loss: mean preference loss before the step.
+        ratio: norm of the response term over that of the direct one, 0 where there was no response.
+    """
+
+    loss: float
+    ratio: float
+
+
 def upper_step(
     reward: RewardEnsemble,
     optimizer: torch.optim.Optimizer,
     pairs: Pairs,
     label: Tensor,
-    response: Callable[[], Tensor] | None,
-) -> tuple[float, float]:
-    """One step on the mean preference loss, plus the response term where there is one.
+    response: Sequence[Term],
+    weight: float,
+) -> UpperStep:
+    """One step on the mean preference loss plus the mean of the response terms.
 
     Args:
         reward: the model to move.
         optimizer: over its parameters.
         pairs: all labelled pairs.
         label: their labels.
-        response: a scalar whose gradient is the response term.
-
-    Returns:
-        the loss, and the norm of the response term over that of the direct one (0 without a response).
+        response: scalars whose gradients estimate the response term; empty for none.
+        weight: factor of the response term.
     """
     parameters = list(reward.parameters())
     loss = preference_loss(preference_logits(reward, pairs), label).mean()
-    direct = gradients_of(loss, parameters)
+    gradient = gradients_of(loss, parameters)
     ratio = 0.0
-    gradient = direct
-    if response is not None:
-        indirect = gradients_of(response(), parameters)
-        ratio = float(_norm(indirect) / _norm(direct).clamp_min(1e-12))
-        gradient = [a + b for a, b in zip(direct, indirect, strict=True)]
+    if response:
+        indirect = gradients_of(weight / len(response) * torch.stack([term() for term in response]).sum(), parameters)
+        ratio = float(norm(indirect) / norm(gradient).clamp_min(1e-12))
+        gradient = [a + b for a, b in zip(gradient, indirect, strict=True)]
     for parameter, part in zip(parameters, gradient, strict=True):
         parameter.grad = part
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return float(loss), ratio
+    return UpperStep(float(loss.detach()), ratio)
 
 
-def _norm(tensors: list[Tensor]) -> Tensor:
+def norm(tensors: Sequence[Tensor]) -> Tensor:
+    """The Euclidean norm of many tensors taken as one."""
     return torch.stack([tensor.norm() for tensor in tensors]).norm()
+
+
+def agreement(terms: Sequence[Term], reward: RewardEnsemble) -> float | None:
+    """Cosine between the gradients of two independent estimates; ``None`` where there are not two."""
+    if len(terms) != 2:
+        return None
+    left, right = (torch.cat([part.flatten() for part in gradients_of(term(), list(reward.parameters()))]) for term in terms)
+    return float(torch.nn.functional.cosine_similarity(left, right, dim=0))

@@ -1,0 +1,170 @@
+"""What happens beside the agent's own learning: labels, upper steps, logs and checkpoints."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+
+from ..errors import InputError
+from .progress import progress_bar
+from .response import ResponseSettings, response_term
+from .upper_level import Term, accuracy, agreement, draw_pairs, preference_logits, preference_loss, upper_step
+
+if TYPE_CHECKING:
+    from .trainer import PreferenceTrainer
+
+
+class Loop(BaseCallback):
+    """Runs a round of the upper level whenever one is due, at the end of an episode.
+
+    Before a round the policy stays as it is for some steps, so that the episodes its response is estimated on are its own.
+
+    Args:
+        trainer: whose run this is.
+        folder: where to keep checkpoints; ``None`` keeps none.
+        show: whether to show a progress bar.
+    """
+
+    def __init__(self, trainer: PreferenceTrainer, folder: Path | None, show: bool) -> None:
+        super().__init__()
+        self.trainer, self.folder = trainer, folder
+        self.schedule = trainer.settings.schedule()
+        settings = trainer.settings
+        self.bar = progress_bar(settings.steps, trainer.agent.num_timesteps, settings.method) if show else None
+        self.held_since: int | None = None
+        self.episode = 0.0
+        self.clock = (time.perf_counter(), trainer.agent.num_timesteps)
+        self.state: dict[str, Any] = {}
+
+    @property
+    def _due(self) -> int | None:
+        done = self.trainer.rounds_done
+        return self.schedule[done] if done < len(self.schedule) else None
+
+    def _on_step(self) -> bool:
+        reward = float(self.locals["rewards"][0])
+        if not np.isfinite(reward) or not np.isfinite(self.locals["new_obs"]).all():
+            raise InputError(
+                f"{self.trainer.settings.env} returned a reward or an observation that is not finite at step "
+                f"{self.num_timesteps}: mend the environment"
+            )
+        self.episode += reward
+        if self.locals["dones"][0]:
+            self.trainer.history.append({"step": self.num_timesteps, "episode_return": self.episode})
+            self.logger.record("rollout/true_return", self.episode)
+            self.state["return"] = f"{self.episode:.0f}"
+            self.episode = 0.0
+        due = self._due
+        if due is not None and self.held_since is None and self.num_timesteps > self.trainer.settings.warm_up:
+            if self.num_timesteps >= due - self.trainer.settings.on_policy_steps:
+                self.held_since = self.num_timesteps
+                self.trainer.agent.holding = self.trainer.settings.method == "sobirl"
+        if self.num_timesteps % 50 == 0:
+            self._show()
+        return True
+
+    def _on_rollout_end(self) -> None:
+        # Here the step is in the buffer already.
+        due = self._due
+        if due is None or self.num_timesteps < due:
+            return
+        whole = bool(self.trainer.buffer.dones[self.trainer.buffer.pos - 1, 0])
+        overdue = self.num_timesteps >= due + self.trainer.settings.on_policy_steps
+        if whole or overdue or self.trainer.rounds_done == 0:
+            self._round()
+
+    def _round(self) -> None:
+        trainer, chosen = self.trainer, self.trainer.settings
+        reward = trainer.reward_model
+        row: dict[str, Any] = {"step": self.num_timesteps}
+        row.update(self._ask())
+        response = self._response(row)
+        pairs, label = trainer.store.load()
+        device = next(reward.parameters()).device
+        pairs = type(pairs)(pairs.observation.to(device), pairs.action.to(device), pairs.returns)
+        label = label.to(device)
+        count = chosen.first_upper_steps if trainer.rounds_done == 0 else chosen.upper_steps
+        taken = [
+            upper_step(reward, trainer.optimizer, pairs, label, response, chosen.response_weight) for _ in range(count)
+        ]
+        reward.standardise(*trainer.buffer.steps(np.arange(trainer.buffer.size())))
+        trainer.buffer.reward_model = reward
+        row.update(
+            labels=trainer.store.count,
+            upper_steps=count,
+            loss=taken[-1].loss,
+            ratio=float(np.median([step.ratio for step in taken])) if response else None,
+        )
+        trainer.history.append(row)
+        for name, value in row.items():
+            if isinstance(value, int | float) and name != "step":
+                self.logger.record(f"preference/{name}", value)
+        trainer.rounds_done += 1
+        trainer.agent.holding = False
+        self.held_since = None
+        self.state["labels"] = f"{trainer.store.count}"
+        if row.get("fresh_accuracy") is not None:
+            self.state["accuracy"] = f"{row['fresh_accuracy']:.2f}"
+        if self.folder is not None:
+            trainer.save(self.folder)
+
+    def _ask(self) -> dict[str, Any]:
+        """Draw pairs, have them labelled, store them; and say how well the model knew the answers beforehand."""
+        trainer, chosen = self.trainer, self.trainer.settings
+        wanted = chosen.labels_by(trainer.rounds_done) - trainer.store.count
+        if wanted <= 0:
+            return {}
+        previous = self.schedule[trainer.rounds_done - 1] if trainer.rounds_done else 0
+        pairs = draw_pairs(trainer.buffer, wanted, self.num_timesteps - previous, chosen.segment, trainer.random)
+        if pairs is None:
+            raise InputError(
+                f"no episode of {chosen.env} has lasted {chosen.segment} steps yet: choose a smaller segment or a longer "
+                "warm_up"
+            )
+        label = np.asarray(trainer.teacher.label(pairs.returns[:, 0], pairs.returns[:, 1]), dtype=np.float64)
+        if label.shape != (wanted,) or not ((label >= 0) & (label <= 1)).all():
+            raise InputError(f"the teacher returned {label!r} for {wanted} pairs; wanted as many numbers from 0 to 1")
+        trainer.store.add(pairs, label, self.num_timesteps)
+        from .trainer import warn_of_ties
+
+        tie_rate = float((pairs.returns[:, 0] == pairs.returns[:, 1]).mean())
+        if trainer.rounds_done == 0:
+            warn_of_ties(tie_rate, chosen.env)
+        with torch.no_grad():
+            logits = preference_logits(trainer.reward_model, pairs)
+            loss = preference_loss(logits, torch.as_tensor(label, dtype=logits.dtype, device=logits.device)).mean()
+        fresh = accuracy(trainer.reward_model, pairs, label) if trainer.rounds_done else None
+        return {"tie_rate": tie_rate, "fresh_loss": float(loss) if trainer.rounds_done else None, "fresh_accuracy": fresh}
+
+    def _response(self, row: dict[str, Any]) -> list[Term]:
+        """The response term of this round, before the reward model is fitted to the new labels."""
+        trainer, chosen = self.trainer, self.trainer.settings
+        if chosen.method != "sobirl" or self.held_since is None:
+            return []
+        episodes = trainer.buffer.recent_episodes(self.num_timesteps - self.held_since + 1)
+        settings = ResponseSettings(chosen.segment, chosen.opponents, chosen.transitions, chosen.draws, chosen.ridge)
+        terms, expected = response_term(
+            trainer.agent, trainer.buffer, trainer.reward_model, episodes, settings, trainer.random
+        )
+        row.update(agreement=agreement(terms, trainer.reward_model), expected_loss=expected, response_age=0)
+        return terms
+
+    def _show(self) -> None:
+        if self.bar is None:
+            return
+        now, step = time.perf_counter(), self.num_timesteps
+        speed = (step - self.clock[1]) / max(now - self.clock[0], 1e-9)
+        names = {"labels": "labels", "accuracy": "accuracy", "return": "true return"}
+        state = " ".join(f"{names[key]} {self.state[key]}" for key in names if key in self.state)
+        self.bar.update(0, completed=step, speed=speed, state=state)
+
+    def close(self) -> None:
+        """Take the progress bar away and let updates go on."""
+        if self.bar is not None:
+            self.bar.stop()
+        self.trainer.agent.holding = False

@@ -1,0 +1,120 @@
+"""What a run reached."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from dataclasses import asdict, dataclass
+from typing import Any
+
+_PACKAGES = ("torch", "gymnasium", "stable_baselines3", "numpy", "mujoco")
+
+
+@dataclass(frozen=True)
+class Result:
+    """The record that a run leaves as ``result.json``.
+
+    Attributes:
+        env, method, seed, steps, labels: the run.
+        true_return: mean true return of the evaluation's episodes, with deviation ``true_return_std``.
+        random_return, ceiling_return: the scale's ends, ``None`` where no ceiling was measured.
+        share: how far ``true_return`` is on the way from random to the ceiling.
+        preference_accuracy: share of the policy's last pairs that the reward model ranks as their true returns do.
+        fresh_accuracy: the same over all labels, each before the reward model was fitted to it.
+        response_ratio: norm of the response term over that of the direct term, median over upper steps that had one.
+        response_share: share of the upper steps that had a response term.
+        response_agreement: cosine between the response terms of two halves of the episodes, median over rounds.
+        response_approximate: whether something learnt enters the response term.
+        response_age: updates between the policy that drew the response's episodes and the one that is differentiated.
+        expected_loss, fresh_loss: mean loss of pairs before any fit, as the ensemble expects it and as the labels show it.
+        tie_rate: share of the queries whose two true returns are equal.
+        episodes: of the evaluation.
+        wall_seconds: of learning and evaluation.
+        versions, hardware, command: what made it.
+    """
+
+    env: str
+    method: str
+    seed: int
+    steps: int
+    labels: int
+    true_return: float
+    true_return_std: float
+    random_return: float | None
+    ceiling_return: float | None
+    share: float | None
+    preference_accuracy: float | None
+    fresh_accuracy: float | None
+    response_ratio: float | None
+    response_share: float
+    response_agreement: float | None
+    response_approximate: bool
+    response_age: int
+    expected_loss: float | None
+    fresh_loss: float | None
+    tie_rate: float | None
+    episodes: int
+    wall_seconds: float
+    versions: dict[str, str]
+    hardware: str
+    command: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain numbers and strings."""
+        return asdict(self)
+
+    def sentence(self) -> str:
+        """What a user wants to know."""
+        reached = f"{self.method} reached a true return of {self.true_return:.1f} on {self.env}"
+        if self.share is None:
+            return (
+                f"{reached} with {self.labels} labels. No ceiling was measured for it: "
+                f"bigrad rlhf --env {self.env} --method sac measures one."
+            )
+        return (
+            f"{reached} with {self.labels} labels: {100 * self.share:.0f} % of the way from random "
+            f"({self.random_return:.1f}) to the true-reward ceiling ({self.ceiling_return:.1f})."
+        )
+
+    def rows(self) -> list[tuple[str, str]]:
+        """What the table in the terminal shows."""
+
+        def shown(value: float | None, form: str = ".3g") -> str:
+            return "-" if value is None else format(value, form)
+
+        return [
+            ("environment", self.env),
+            ("method", self.method),
+            ("steps / labels", f"{self.steps} / {self.labels}"),
+            ("true return", f"{self.true_return:.1f} +- {self.true_return_std:.1f} ({self.episodes} episodes)"),
+            ("random / ceiling", f"{shown(self.random_return, '.1f')} / {shown(self.ceiling_return, '.1f')}"),
+            ("share of the way", shown(self.share)),
+            ("preference accuracy", f"{shown(self.preference_accuracy)} (before the fit {shown(self.fresh_accuracy)})"),
+            ("response / direct", f"{shown(self.response_ratio)} on {100 * self.response_share:.0f} % of upper steps"),
+            ("ties among queries", shown(self.tie_rate)),
+            ("wall seconds", f"{self.wall_seconds:.0f}"),
+        ]
+
+
+def versions() -> dict[str, str]:
+    """Of python and of the packages that decide what a run does."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> str:
+    """The processor and how many of its cores this process may use."""
+    import os
+
+    name = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo") as file:
+            name = next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"{name}, {os.cpu_count()} cores"

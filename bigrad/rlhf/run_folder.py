@@ -1,0 +1,169 @@
+"""A run on disk: read without executing anything, written so that the last good state always loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..errors import InputError, RunError
+from .curves import draw_curves
+from .preferences import PreferenceStore
+from .result import Result
+from .settings import Settings
+from .snapshot import load_tree, read_json, save_tree, write_json
+from .teacher import SyntheticTeacher
+
+if TYPE_CHECKING:
+    from .trainer import PreferenceTrainer
+
+FORMAT = "bigrad run 1"
+CONFIG, CHECKPOINT, LABELS, HISTORY = "config.json", "checkpoint.safetensors", "labels.sqlite", "history.json"
+_ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+
+
+def holds_a_run(folder: Path) -> bool:
+    """Whether a run has been started in ``folder``."""
+    return (folder / CONFIG).exists()
+
+
+def open_labels(folder: Path) -> PreferenceStore:
+    """The folder's labels, made if missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be made: {error.strerror}. Choose another folder") from error
+    return PreferenceStore(folder / LABELS)
+
+
+def save(folder: Path, trainer: PreferenceTrainer) -> None:
+    """Write configuration, checkpoint, labels, and the policy and reward model for others to use."""
+    agent, buffer = trainer.agent, trainer.buffer
+    if trainer.store.path != folder / LABELS:
+        _copy_labels(folder, trainer)
+    size = buffer.size()
+    teacher = trainer.teacher
+    synthetic = isinstance(teacher, SyntheticTeacher)
+    weights = agent.get_parameters()
+    state = {
+        "agent": weights,
+        "buffer": {name: getattr(buffer, name)[:size] for name in _ARRAYS} | {"pos": buffer.pos, "full": buffer.full},
+        "counters": {
+            "num_timesteps": agent.num_timesteps,
+            "_n_updates": agent._n_updates,  # noqa: SLF001  # stable-baselines3 has no public name for it
+            "_episode_num": agent._episode_num,  # noqa: SLF001
+            "owed": agent.owed,
+        },
+        "reward_model": dict(trainer.reward_model.state_dict()),
+        "labelled_reward": buffer.reward_model is not None,
+        "optimizer": trainer.optimizer.state_dict(),
+        "random": {
+            "torch": torch.get_rng_state(),
+            "numpy": list(np.random.get_state()),  # noqa: NPY002  # stable-baselines3 samples its buffer with it
+            "own": trainer.random.bit_generator.state,
+            "action": agent.action_space.np_random.bit_generator.state,
+            "teacher": teacher.generator.get_state() if isinstance(teacher, SyntheticTeacher) else None,
+        },
+        "rounds_done": trainer.rounds_done,
+        "labels": trainer.store.count,
+        "seconds": trainer.seconds,
+    }
+    save_tree(folder / CHECKPOINT, state)
+    write_json(folder / HISTORY, trainer.history)
+    beta = teacher.beta if isinstance(teacher, SyntheticTeacher) else None
+    config = {
+        "format": FORMAT,
+        "settings": trainer.settings.to_json(),
+        "teacher": {"beta": "inf" if beta == float("inf") else beta, "seed": teacher.seed} if synthetic else None,
+    }
+    write_json(folder / CONFIG, config)
+    space = agent.action_space
+    save_tree(folder / "policy.safetensors", dict(weights["policy"]))
+    write_json(
+        folder / "policy.json",
+        {
+            "kind": "stable-baselines3 SAC MlpPolicy",
+            "hidden_units": [trainer.settings.units] * 2,
+            "observation_shape": list(agent.observation_space.shape),
+            "action_low": space.low.tolist(),
+            "action_high": space.high.tolist(),
+        },
+    )
+    save_tree(folder / "reward_model.safetensors", dict(trainer.reward_model.state_dict()))
+    write_json(
+        folder / "reward_model.json",
+        {
+            "kind": "bigrad RewardEnsemble",
+            "sizes": list(trainer.reward_model.sizes),
+            "members": trainer.settings.members,
+            "width": trainer.settings.width,
+            "action": "scaled to [-1, 1]",
+        },
+    )
+
+
+def _copy_labels(folder: Path, trainer: PreferenceTrainer) -> None:
+    store = open_labels(folder)
+    if store.count:
+        raise RunError(f"{folder} holds another run's labels: choose another folder")
+    pairs, labels = trainer.store.load()
+    store.add(pairs, labels.numpy(), trainer.agent.num_timesteps)
+    store.close()
+
+
+def load(kind: type[PreferenceTrainer], folder: Path, device: str | torch.device) -> PreferenceTrainer:
+    """Build a trainer and put the saved state into it."""
+    config = read_json(folder / CONFIG)
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise RunError(f"{folder / CONFIG} is not of a run of this version of bigrad (wanted format {FORMAT!r})")
+    settings = Settings.from_json(config.get("settings")).to_json()
+    taught = config.get("teacher")
+    state = load_tree(folder / CHECKPOINT)
+    history = read_json(folder / HISTORY)
+    try:
+        teacher = SyntheticTeacher(float(taught["beta"]), taught["seed"]) if taught else None
+        trainer = kind(teacher=teacher, device=device, **settings)
+        _restore(trainer, state)
+        trainer.history = list(history)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        if isinstance(error, InputError | RunError):
+            raise
+        raise RunError(f"{folder / CHECKPOINT} does not fit its configuration ({error}): restore it or start anew") from error
+    trainer.store = open_labels(folder)
+    return trainer
+
+
+def _restore(trainer: PreferenceTrainer, state: dict[str, Any]) -> None:
+    agent, buffer = trainer.agent, trainer.buffer
+    trainer.reward_model.load_state_dict(state["reward_model"])
+    trainer.optimizer.load_state_dict(state["optimizer"])
+    agent.set_parameters(state["agent"], exact_match=True, device=agent.device)
+    for name in _ARRAYS:
+        saved = state["buffer"][name]
+        getattr(buffer, name)[: len(saved)] = saved
+    buffer.pos, buffer.full = int(state["buffer"]["pos"]), bool(state["buffer"]["full"])
+    # The environment starts a new episode: the one that was cut short ends where it was.
+    if buffer.size():
+        buffer.dones[buffer.pos - 1] = 1
+        buffer.timeouts[buffer.pos - 1] = 1
+    buffer.reward_model = trainer.reward_model if state["labelled_reward"] else None
+    counters = state["counters"]
+    agent.num_timesteps, agent.owed = int(counters["num_timesteps"]), int(counters["owed"])
+    agent._n_updates, agent._episode_num = int(counters["_n_updates"]), int(counters["_episode_num"])  # noqa: SLF001
+    random = state["random"]
+    trainer.random.bit_generator.state = random["own"]
+    agent.action_space.np_random.bit_generator.state = random["action"]
+    torch.set_rng_state(random["torch"])
+    np.random.set_state(tuple(random["numpy"]))  # noqa: NPY002
+    if random["teacher"] is not None and isinstance(trainer.teacher, SyntheticTeacher):
+        trainer.teacher.generator.set_state(random["teacher"])
+    trainer.rounds_done = int(state["rounds_done"])
+    trainer.seconds = float(state["seconds"])
+
+
+def write_result(folder: Path, result: Result, history: list[dict[str, Any]]) -> None:
+    """Write ``result.json`` and ``curves.png``."""
+    write_json(folder / "result.json", result.to_json())
+    draw_curves(folder / "curves.png", history, result)

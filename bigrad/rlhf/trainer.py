@@ -1,0 +1,283 @@
+"""Learn a reward from preferences while a policy learns from the reward."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.monitor import Monitor
+
+from ..errors import InputError, RunError
+from . import environments, run_folder
+from .agent import SoftAgent
+from .ceilings import Ceiling, ceiling_of
+from .evaluation import true_returns
+from .loop import Loop
+from .preferences import PreferenceStore
+from .replay import RelabelledReplayBuffer
+from .result import Result, hardware, versions
+from .reward_model import RewardEnsemble
+from .settings import Settings
+from .teacher import SyntheticTeacher, Teacher
+from .upper_level import accuracy, draw_pairs
+
+
+class PreferenceTrainer:
+    """A reward model and a policy, learnt together from comparisons of short clips.
+
+    The upper level moves the reward model: down the preference loss, and with ``method="sobirl"`` also along the policy's
+    response to it, through :class:`~bigrad.layers.SoftResponse`. The lower level is stable-baselines3's SAC at a fixed
+    temperature on the current reward.
+
+    Args:
+        env: a registered gymnasium environment with continuous actions.
+        method: ``"sobirl"``, ``"drlhf"`` (no response) or ``"sac"`` (the true reward: the ceiling).
+        teacher: who compares; default ``SyntheticTeacher()``.
+        labels: how many comparisons.
+        seed: of everything.
+        device: where the networks live; ``"auto"`` lets torch choose.
+        settings: any other field of :class:`Settings`.
+
+    Attributes:
+        agent: the SAC agent; ``agent.predict`` acts.
+        reward_model: ``(observation, scaled action) -> reward``.
+        history: what happened, a dictionary for each episode and each round.
+
+    Raises:
+        InputError: an unknown environment or method, or a number out of range.
+        MissingPackage: the environment needs something that is not installed.
+        UnsupportedError: actions that are not continuous.
+
+    Source: Bilevel Reinforcement Learning via the Development of Hyper-gradient without Lower-Level Convexity
+    (Yang, Gao, Yuan, 2025); Deep Reinforcement Learning from Human Preferences (Christiano et al., 2017).
+    """
+
+    def __init__(
+        self,
+        env: str = "Pendulum-v1",
+        *,
+        method: str = "sobirl",
+        teacher: Teacher | None = None,
+        labels: int = 200,
+        seed: int = 0,
+        device: str | torch.device = "auto",
+        **settings: Any,
+    ) -> None:
+        try:
+            self.settings = Settings(env=env, method=method, labels=labels, seed=seed, **settings)
+        except TypeError as error:
+            raise InputError(f"{error}; Settings lists the names") from error
+        self.teacher = SyntheticTeacher() if teacher is None else teacher
+        if isinstance(self.teacher, SyntheticTeacher) and self.teacher.seed is None:
+            self.teacher.generator.manual_seed(seed)
+        self._build(device)
+
+    def _build(self, device: str | torch.device) -> None:
+        chosen = self.settings
+        env = Monitor(environments.make(chosen.env))
+        assert env.observation_space.shape is not None and env.action_space.shape is not None
+        self.agent = SoftAgent(
+            "MlpPolicy",
+            env,
+            learning_rate=chosen.lr,
+            batch_size=chosen.batch,
+            gamma=chosen.discount,
+            ent_coef=chosen.temperature,
+            learning_starts=chosen.warm_up,
+            buffer_size=max(chosen.steps, 1),
+            policy_kwargs={"net_arch": [chosen.units, chosen.units]},
+            replay_buffer_class=RelabelledReplayBuffer,
+            seed=chosen.seed,
+            device=device,
+        )
+        streams = np.random.SeedSequence(chosen.seed).spawn(2)
+        self.random = np.random.default_rng(streams[0])
+        weights = torch.Generator().manual_seed(int(streams[1].generate_state(1)[0]))
+        sizes = (int(np.prod(env.observation_space.shape)), int(np.prod(env.action_space.shape)))
+        self.reward_model = RewardEnsemble(*sizes, chosen.members, chosen.width, weights).to(self.agent.device)
+        self.optimizer = torch.optim.AdamW(
+            self.reward_model.parameters(), lr=chosen.reward_step, weight_decay=chosen.reward_decay
+        )
+        self.store = PreferenceStore()
+        self.history: list[dict[str, Any]] = []
+        self.rounds_done = 0
+        self.seconds = 0.0
+        self.result: Result | None = None
+
+    @property
+    def buffer(self) -> RelabelledReplayBuffer:
+        """The agent's replay buffer."""
+        assert isinstance(self.agent.replay_buffer, RelabelledReplayBuffer)
+        return self.agent.replay_buffer
+
+    def learn(
+        self, steps: int | None = None, *, progress_bar: bool = False, out: str | Path | None = None, command: str = ""
+    ) -> Result:
+        """Learn, evaluate on the true reward, and say what was reached.
+
+        Args:
+            steps: environment steps in all; default the settings'. A trainer that was loaded goes on to this number.
+            progress_bar: show steps/s, labels, label accuracy and true return (needs rich).
+            out: a folder that is kept up to date while learning, so that the run can be resumed; it gets
+                ``result.json``, ``curves.png``, the policy, the reward model and TensorBoard curves.
+            command: what to write down as the command that made the result.
+
+        Raises:
+            RunError: the folder cannot be written; what was saved before still loads.
+            SolveError: a linear system of the response term has no solution.
+        """
+        if steps is not None and steps != self.settings.steps:
+            if self.agent.num_timesteps:
+                raise RunError(f"this run was started for {self.settings.steps} steps; start a new one for {steps}")
+            self._restart_with(steps)
+        folder = None if out is None else Path(out)
+        if folder is not None:
+            self._move_labels_to(folder)
+            self.agent.set_logger(configure(str(folder / "tensorboard"), ["tensorboard"]))
+        else:
+            self.agent.set_logger(configure(None, []))
+        began = time.perf_counter()
+        loop = Loop(self, folder, progress_bar)
+        try:
+            remaining = self.settings.steps - self.agent.num_timesteps
+            if remaining > 0:
+                self.agent.learn(remaining, callback=loop, reset_num_timesteps=self.agent.num_timesteps == 0)
+        finally:
+            # Ctrl-C ends up here too: what was learnt so far is on disk before it goes on.
+            self.seconds += time.perf_counter() - began
+            loop.close()
+            if folder is not None:
+                self.save(folder)
+        began = time.perf_counter()
+        evaluation = true_returns(self.settings.env, self._act, self.settings.episodes)
+        self.seconds += time.perf_counter() - began
+        self.result = self._result(evaluation, command or shlex.join(sys.argv))
+        if folder is not None:
+            run_folder.write_result(folder, self.result, self.history)
+        return self.result
+
+    def _restart_with(self, steps: int) -> None:
+        content = {**self.settings.to_json(), "steps": steps}
+        device = self.agent.device
+        self.settings = Settings(**content)
+        self._build(device)
+
+    def _move_labels_to(self, folder: Path) -> None:
+        """From now on each label is on disk the moment it is given."""
+        if self.store.path == folder / run_folder.LABELS:
+            return
+        if self.agent.num_timesteps == 0 and run_folder.holds_a_run(folder):
+            raise RunError(f"{folder} holds a run already: continue it with --resume {folder}, or choose another folder")
+        store = run_folder.open_labels(folder)
+        if self.store.count and not store.count:
+            pairs, labels = self.store.load()
+            store.add(pairs, labels.numpy(), 0)
+        self.store = store
+        self.save(folder)
+
+    def save(self, path: str | Path) -> None:
+        """Write everything needed to go on into a folder: safetensors, JSON and SQLite, no pickle.
+
+        Raises:
+            RunError: the folder cannot be written; what was saved before still loads.
+        """
+        run_folder.save(Path(path), self)
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str | torch.device = "auto") -> PreferenceTrainer:
+        """Read a folder that :meth:`save` or a run wrote; nothing in it is executed.
+
+        Raises:
+            RunError: it is no run, damaged, or of another version.
+        """
+        return run_folder.load(cls, Path(path), device)
+
+    def _act(self, observation: np.ndarray) -> np.ndarray:
+        return self.agent.predict(observation, deterministic=True)[0]
+
+    def _result(self, evaluation: np.ndarray, command: str) -> Result:
+        chosen = self.settings
+        scale = ceiling_of(chosen.env)
+        if scale is None:
+            random_return = float(true_returns(chosen.env, None, chosen.episodes).mean())
+        else:
+            random_return = scale.random_return
+        rounds = [row for row in self.history if "loss" in row]
+        upper = sum(row["upper_steps"] for row in rounds)
+        answered = [row for row in rounds if row["ratio"] is not None]
+
+        def over(name: str, statistic: Any) -> float | None:
+            values = [row[name] for row in rounds if row.get(name) is not None]
+            return float(statistic(values)) if values else None
+
+        final = float(evaluation.mean())
+        if chosen.method == "sac" and scale is None:
+            scale = None if final <= random_return else Ceiling(random_return, final)
+        return Result(
+            env=chosen.env,
+            method=chosen.method,
+            seed=chosen.seed,
+            steps=self.agent.num_timesteps,
+            labels=self.store.count,
+            true_return=final,
+            true_return_std=float(evaluation.std()),
+            random_return=random_return,
+            ceiling_return=None if scale is None else scale.ceiling_return,
+            share=None if scale is None else scale.share(final),
+            preference_accuracy=self._preference_accuracy(),
+            fresh_accuracy=over("fresh_accuracy", np.mean),
+            response_ratio=_median_of_steps(answered),
+            response_share=sum(row["upper_steps"] for row in answered) / upper if upper else 0.0,
+            response_agreement=over("agreement", np.median),
+            response_approximate=bool(answered),
+            response_age=max((row["response_age"] for row in answered), default=0),
+            expected_loss=over("expected_loss", np.mean),
+            fresh_loss=over("fresh_loss", np.mean),
+            tie_rate=over("tie_rate", np.mean),
+            episodes=chosen.episodes,
+            wall_seconds=self.seconds,
+            versions=versions(),
+            hardware=hardware(),
+            command=command,
+        )
+
+    def _preference_accuracy(self) -> float | None:
+        """On pairs of the policy's last steps that no one has labelled."""
+        if not self.settings.learns_reward:
+            return None
+        pairs = draw_pairs(self.buffer, 500, 1000, self.settings.segment, np.random.default_rng(self.settings.seed))
+        if pairs is None:
+            return None
+        difference = pairs.returns[:, 1] - pairs.returns[:, 0]
+        return accuracy(self.reward_model, pairs, np.where(difference == 0, 0.5, difference > 0))
+
+    def __repr__(self) -> str:
+        chosen = self.settings
+        return (
+            f"PreferenceTrainer({chosen.env!r}, method={chosen.method!r}, labels={self.store.count}/{chosen.labels}, "
+            f"steps={self.agent.num_timesteps}/{chosen.steps}, seed={chosen.seed})"
+        )
+
+
+def _median_of_steps(rounds: list[dict[str, Any]]) -> float | None:
+    """The median over upper steps, each round's median counted once a step."""
+    ratios = [np.full(row["upper_steps"], row["ratio"]) for row in rounds]
+    return float(np.median(np.concatenate(ratios))) if ratios else None
+
+
+def warn_of_ties(tie_rate: float, env: str) -> None:
+    """Say so where preferences cannot carry information."""
+    if tie_rate > 0.5:
+        warnings.warn(
+            f"{100 * tie_rate:.0f} % of the queries on {env} are ties: a reward that hardly varies (such as 1 for every step) "
+            "cannot be learnt from preferences; choose another environment or longer segments",
+            UserWarning,
+            stacklevel=2,
+        )

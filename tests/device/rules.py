@@ -1,0 +1,71 @@
+"""What CUDA allows and what it waits for, read off an op's arguments."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .memory import NAME, on_device, tensors
+
+Bound = list[tuple[Any, Any]]  # pairs of a schema's argument and its value
+
+# Ops that read a value back, or whose CUDA kernels do; copies are counted where they happen.
+SYNCING = {
+    *("_local_scalar_dense", "equal", "nonzero", "masked_select", "bincount", "repeat_interleave"),
+    *("_unique", "_unique2", "unique_dim", "unique_consecutive"),
+    *("_linalg_eigh", "_linalg_svd", "linalg_eig", "_linalg_eigvals"),
+}
+INDEXING = ("index.Tensor", "_index_put_impl", "_unsafe_index.")
+
+
+@cache
+def unchecked_ops() -> frozenset[str]:
+    """The ops whose CUDA kernels take 0-dim CPU tensors, from the table that torch is generated from."""
+    import torchgen
+
+    table = Path(torchgen.__file__).parent / "packaged/ATen/native/native_functions.yaml"
+    ops = re.split(r"\n(?=- func: )", table.read_text("utf-8"))
+    return frozenset(re.split(r"[ (]", op)[2] for op in ops if "device_check: NoCheck" in op)
+
+
+def is_written(argument: Any) -> bool:
+    return argument.alias_info is not None and argument.alias_info.is_write
+
+
+def check_devices(op: str, bound: Bound) -> None:
+    """Raise as CUDA would where the arguments mix devices."""
+    found = set()
+    for argument, value in bound:
+        if op.startswith(INDEXING) and argument.name == "indices":
+            if not on_device(bound[0][1]) and any(map(on_device, tensors(value))):
+                raise RuntimeError(
+                    "indices should be either on cpu or on the same device as the indexed tensor (cpu) "
+                    f"(when checking the arguments of aten::{op})"
+                )
+            continue
+        if isinstance(value, torch.Generator) and value.device.type != NAME:
+            raise RuntimeError(f"Expected a '{NAME}' device type for generator but found '{value.device.type}'")
+        for t in tensors(value):
+            scalar = t.device.type == "cpu" and t.dim() == 0 and not is_written(argument)
+            if not (scalar and op in unchecked_ops()):
+                found.add(str(t.device))
+    if len(found) > 1:
+        raise RuntimeError(
+            "Expected all tensors to be on the same device, but found at least two devices, "
+            f"{' and '.join(sorted(found, reverse=True))}! (when checking the arguments of aten::{op})"
+        )
+
+
+def syncs(op: str, bound: Bound) -> bool:
+    values = {argument.name: value for argument, value in bound}
+    if op.startswith("_index_put_impl"):  # x[mask] = values has to find the mask's entries; one value is a masked_fill_
+        indices = tensors(values["indices"])
+        masks = [t for t in indices if t.dtype in {torch.bool, torch.uint8} and on_device(t)]
+        return bool(masks) and not (len(indices) == 1 and values["values"].numel() == 1)
+    if op == "masked_fill_.Tensor":
+        return on_device(values["value"])
+    return op.split(".")[0] in SYNCING
