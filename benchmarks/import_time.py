@@ -5,14 +5,12 @@ Run ``python benchmarks/import_time.py``; it writes ``benchmarks/results/import_
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
+
+from record import write_record
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "import_time.json"
@@ -25,13 +23,6 @@ def seconds(package: str) -> float:
     """The time a fresh process takes to import ``package``."""
     command = [sys.executable, "-c", CLOCK.format(package)]
     return float(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
-
-
-def processor() -> str:
-    """The processor's name."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
 
 
 def measure() -> dict[str, object]:
@@ -47,17 +38,12 @@ def measure() -> dict[str, object]:
         "limit": LIMIT,
         "repeats": REPEATS,
         "pairs": [[round(time, 4) for time in pair] for pair in pairs],
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("bigrad", "torch", "optree")},
-        "hardware": {"cpu": processor(), "cores": os.cpu_count()},
-        "command": "python benchmarks/import_time.py",
     }
 
 
 if __name__ == "__main__":
     result = measure()
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    write_record(RESULT, result)
     print(
         f"import torch {result['torch_seconds']} s, import bigrad {result['bigrad_seconds']} s, ratio {result['ratio']}"
     )

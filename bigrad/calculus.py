@@ -29,7 +29,7 @@ def in_transform(tensor: Tensor) -> bool:
 
 
 def nested_forward_mode() -> bool:
-    """Whether forward mode is being differentiated by forward mode, which torch gets silently wrong (pytorch#197867)."""
+    """Whether forward mode runs over forward mode, which torch gets silently wrong (pytorch#197867)."""
     stack = torch._C._functorch.get_interpreter_stack() or []
     return sum(level.key() == torch._C._functorch.TransformType.Jvp for level in stack) > 1
 
@@ -51,7 +51,8 @@ def gradients_of(value: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
 def gradient(function: Function, y: Tensor, *inputs: Tensor) -> Tensor:
     """The gradient of ``function(y, *inputs).sum()`` in ``y``, itself differentiable in everything."""
     if transforming():
-        return torch.func.grad(lambda free: function(free, *inputs).sum())(y)
+        slope: Tensor = torch.func.grad(lambda free: function(free, *inputs).sum())(y)
+        return slope
     with torch.enable_grad():
         free = y.view_as(y) if y.requires_grad else y.detach().requires_grad_()
         value = function(free, *inputs)
@@ -75,7 +76,7 @@ def vjp(function: Function, *primals: Tensor) -> tuple[Tensor, Pullback]:
                 full[place] = tensor
             return function(*full)
 
-        value, back = torch.func.vjp(of_real, *(primals[place] for place in places))
+        value, back, *_ = torch.func.vjp(of_real, *(primals[place] for place in places))
         return value, lambda cotangent: _spread(real, back(cotangent))
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():

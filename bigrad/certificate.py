@@ -76,7 +76,7 @@ class Certificate:
         steps: iterations used.
         feasibility: largest violation of a constraint, ``None`` where there are none.
         adjoint: the certificate of the backward pass's linear solve, once it has run.
-        ritz: diagonals and off-diagonals ``(steps, *batch)`` of the Lanczos matrix that conjugate gradients leave behind.
+        ritz: diagonals and off-diagonals ``(steps, *batch)`` of the Lanczos matrix that conjugate gradients leave.
     """
 
     what: str
@@ -120,7 +120,9 @@ class Certificate:
             matrix = matrix + sides + sides.mT
         values = torch.linalg.eigvalsh(matrix.double())
         # Problems that stopped early are padded with their own first Ritz value: no extreme is invented.
-        return (values[..., -1] / values[..., 0].clamp_min(torch.finfo(torch.float64).tiny)).clamp_min(1.0)
+        smallest = values[..., 0].clamp_min(torch.finfo(torch.float64).tiny)
+        estimate: Tensor = (values[..., -1] / smallest).clamp_min(1.0)
+        return estimate
 
     def message(self) -> str:
         """One sentence on the worst problem: the number found, the number wanted, the remedy."""

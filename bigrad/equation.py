@@ -56,7 +56,7 @@ class Objective(Problem):
 
 @dataclass(frozen=True)
 class Adjoint(Problem):
-    """The linear system ``(dF/dy)^T u = g`` (or ``(dF/dy) u = g``) of a problem: a root again, of inputs (g, y, *inputs).
+    """The linear system ``(dF/dy)^T u = g`` (or ``(dF/dy) u = g``) of a problem: a root of inputs (g, y, *inputs).
 
     Because it is a root, whatever differentiates roots differentiates it: derivatives of every order follow.
     """
@@ -82,7 +82,10 @@ class Adjoint(Problem):
     def residual(self, y: Tensor, *inputs: Tensor) -> Tensor:
         """``(dF/dy)^T u - g`` at ``u = y``, with ``inputs = (g, y of the base, *its inputs)``."""
         target, at, *rest = inputs
-        function = lambda free: self.base.residual(free, *rest)  # noqa: E731  # a name for a one-liner
+
+        def function(free: Tensor) -> Tensor:
+            return self.base.residual(free, *rest)
+
         if self.transposed or self.symmetric:
             _, pullback = calculus.vjp(function, at)
             return pullback(y)[0] - target

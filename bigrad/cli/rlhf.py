@@ -22,14 +22,14 @@ _DEFAULT = Settings()
 class Options:
     """Learn a reward model and a policy from preferences on a gymnasium environment, and say what was reached.
 
-    The folder of a run holds the labels, the networks, TensorBoard curves, result.json and curves.png. Ctrl-C leaves a run
-    that --resume continues.
+    The folder of a run holds the labels, the networks, TensorBoard curves, result.json and curves.png. Ctrl-C leaves a
+    run that --resume continues.
     """
 
     env: str = _DEFAULT.env
     """A registered gymnasium environment with continuous actions."""
     method: Literal["sobirl", "drlhf", "sac"] = "sobirl"
-    """sobirl: preferences and the policy's response to the reward; drlhf: no response; sac: the true reward (the ceiling)."""
+    """sobirl: preferences and the policy's response to them; drlhf: no response; sac: the true reward (the ceiling)."""
     steps: int = _DEFAULT.steps
     """Environment steps."""
     labels: int = _DEFAULT.labels
@@ -81,9 +81,7 @@ def run(argv: Sequence[str]) -> int:
             device=options.device,
         )
     try:
-        result = trainer.learn(
-            progress_bar=options.progress, out=folder, command=shlex.join(["bigrad", "rlhf", *argv])
-        )
+        result = trainer.learn(progress_bar=options.progress, out=folder, command=shlex.join(["bigrad", "rlhf", *argv]))
     except KeyboardInterrupt:
         print(f"\nStopped. Continue with: bigrad rlhf --resume {shlex.quote(str(folder))}", file=sys.stderr)
         raise

@@ -2,6 +2,6 @@
 
 from .implicit import Implicit
 from .rule import GradientRule, Record
-from .surrogate import surrogate
+from .surrogates import surrogate
 
 __all__ = ["GradientRule", "Implicit", "Record", "surrogate"]

@@ -19,10 +19,10 @@ from .rule import GradientRule, Record, Solve
 
 @dataclass(frozen=True)
 class Implicit(GradientRule):
-    r"""The implicit function theorem: :math:`(\partial_y F)^\top u = \bar y`, then :math:`\bar x = -u^\top \partial_x F`.
+    r"""Implicit functions: :math:`(\partial_y F)^\top u = \bar y`, then :math:`\bar x = -u^\top \partial_x F`.
 
-    The adjoint solve is itself a root, so second and higher derivatives are right as well. Memory does not depend on
-    how many steps the solver took.
+    The adjoint solve is itself a root, so second and higher derivatives are right as well. Memory does not depend
+    on how many steps the solver took.
 
     Args:
         linear_solver: solves the adjoint system.
@@ -44,7 +44,9 @@ class Implicit(GradientRule):
         if not isinstance(self.linear_solver, LinearSolver):
             raise InputError(f"Implicit needs a linear solver such as linear.CG(), found {self.linear_solver!r}")
 
-    def attach(self, problem: Problem, solve: Solve, start: Tensor, inputs: tuple[Tensor, ...], record: Record) -> Tensor:
+    def attach(
+        self, problem: Problem, solve: Solve, start: Tensor, inputs: tuple[Tensor, ...], record: Record
+    ) -> Tensor:
         """Solve, and differentiate by the implicit function theorem."""
         task = _Task(problem, solve, self.linear_solver, record)
         result: Tensor = _Root.apply(task, start, *inputs)
@@ -64,9 +66,7 @@ class _Task:
         """The linear system whose solution is a derivative of this root."""
         return replace(self, problem=Adjoint(self.problem, transposed), solve=self._solve_linear)
 
-    def _solve_linear(
-        self, problem: Problem, start: Tensor, inputs: tuple[Tensor, ...]
-    ) -> tuple[Tensor, Certificate]:
+    def _solve_linear(self, problem: Problem, start: Tensor, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Certificate]:
         assert isinstance(problem, Adjoint)
         target, at, *rest = inputs
         operator = Operator(problem.operator(at, *rest), problem.symmetric, problem.matrix(at, *rest))
@@ -124,18 +124,22 @@ class _Root(torch.autograd.Function):
         return result
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], task: _Task, start: Tensor, *inputs: Tensor) -> tuple[Tensor, int]:
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], task: _Task, start: Tensor, *inputs: Tensor
+    ) -> tuple[Tensor, int]:
         # A vmapped root is a batch of independent problems, which is what the solvers solve anyway.
         _, start_dim, *dims = in_dims
-        lead = lambda tensor, dim: (  # noqa: E731  # a name for a one-liner
-            tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-        )
         companions = task.problem.companions
         moved: list[Tensor] = []
         flags: Sequence[int | None] = [
             0 if place < companions or dim is not None else None for place, dim in enumerate(dims)
         ]
         for tensor, dim, flag in zip(inputs, dims, flags, strict=True):
-            moved.append(tensor if flag is None else lead(tensor, dim))
+            moved.append(tensor if flag is None else _lead(tensor, dim, info.batch_size))
         batch = replace(task, problem=task.problem.vmapped(flags))
-        return _Root.apply(batch, lead(start, start_dim), *moved), 0
+        return _Root.apply(batch, _lead(start, start_dim, info.batch_size), *moved), 0
+
+
+def _lead(tensor: Tensor, dim: int | None, size: int) -> Tensor:
+    """The mapped dimension in front; a tensor without one is repeated."""
+    return tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)

@@ -26,7 +26,9 @@ class GradientRule(ABC):
     """Turns a solver's answer into a differentiable function of the inputs."""
 
     @abstractmethod
-    def attach(self, problem: Problem, solve: Solve, start: Tensor, inputs: tuple[Tensor, ...], record: Record) -> Tensor:
+    def attach(
+        self, problem: Problem, solve: Solve, start: Tensor, inputs: tuple[Tensor, ...], record: Record
+    ) -> Tensor:
         """Solve ``problem`` from ``start`` and return ``y`` ``(*batch, n)`` with its derivatives.
 
         Args:

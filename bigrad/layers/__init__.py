@@ -1,7 +1,9 @@
 """The layers: drop one into a model and call ``.backward()``."""
 
 if __name__ != "bigrad.layers":
-    raise ImportError(f"this folder is the package bigrad.layers, not {__name__!r}: use `from bigrad.layers import ...`")
+    raise ImportError(
+        f"this folder is the package bigrad.layers, not {__name__!r}: use `from bigrad.layers import ...`"
+    )
 
 from bigrad.layers.argmin import ArgMin
 from bigrad.layers.soft_bellman import SoftBellman

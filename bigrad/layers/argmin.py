@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import optree
-import torch
 from torch import Tensor, nn
 
 from bigrad.certificate import Certificate, OnFailure, check_on_failure
@@ -51,7 +50,8 @@ class ArgMin(nn.Module):
         self.certificate = None
         self._probed = False
         self._init_function = init if callable(init) else None
-        leaves, self._init_spec = ([], None) if callable(init) else optree.tree_flatten(init)
+        tree: Any = () if callable(init) else init
+        leaves, self._init_spec = optree.tree_flatten(tree)
         self._init_count = len(leaves)
         for place, leaf in enumerate(leaves):
             # Buffers follow .to(device); where the search starts is no learnt state, so they are not saved.
@@ -72,5 +72,7 @@ class ArgMin(nn.Module):
 
     def extra_repr(self) -> str:
         """What repr shows of the settings."""
-        name = "" if isinstance(self.objective, nn.Module) else f"{getattr(self.objective, '__name__', self.objective)}, "
+        name = (
+            "" if isinstance(self.objective, nn.Module) else f"{getattr(self.objective, '__name__', self.objective)}, "
+        )
         return f"{name}solver={self.solver}, gradient={self.gradient}, on_failure={self.on_failure!r}"

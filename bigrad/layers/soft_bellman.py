@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -67,7 +69,7 @@ class SoftBellman(nn.Module):
     ) -> SoftSolution:
         """Solve for this reward ``(*batch, S, A)``."""
         given = {"transition": transition, "discount": discount, "temperature": temperature}
-        filled = {name: getattr(self, name) if value is None else value for name, value in given.items()}
+        filled: dict[str, Any] = {name: getattr(self, name) if it is None else it for name, it in given.items()}
         missing = [name for name, value in filled.items() if value is None]
         if missing:
             raise InputError(f"{' and '.join(missing)} not given: pass it to SoftBellman(...) or to the call")

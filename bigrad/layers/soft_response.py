@@ -9,11 +9,12 @@ from bigrad.mdp import Branches, ResponseEstimator, Segments, check_temperature_
 
 
 class SoftResponse(nn.Module):
-    r"""``log pi(a | s)`` of a policy that answers a reward model, along sampled segments: the sampled twin of SoftBellman.
+    r"""``log pi(a | s)`` of a policy that answers a reward model, along segments: the sampled twin of SoftBellman.
 
     Forward hands back the log-probabilities that the segments carry. Backward gives
-    :math:`(\nabla Q - \nabla V) / \text{temperature}` to the parameters of the reward model, weighted by the cotangent
-    exactly as it arrives. The score-function loss of a bilevel problem is then ``(loss.detach() * logp.sum(1)).mean()``.
+    :math:`(\nabla Q - \nabla V) / \text{temperature}` to the parameters of the reward model, weighted by the
+    cotangent exactly as it arrives. The score-function loss of a bilevel problem is then
+    ``(loss.detach() * logp.sum(1)).mean()``.
 
     Args:
         reward_model: ``(observation, action) -> reward`` with any leading shape.

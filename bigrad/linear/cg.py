@@ -76,7 +76,9 @@ class CG(LinearSolver):
                 floor = norm <= 100 * eps * (scale * u.norm(dim=-1) + b_norm)
                 ended = torch.where(floor, int(Status.ROUNDING_FLOOR), int(Status.STALLED))
                 status = torch.where(open_ & ~improves, ended, status)
-                status = torch.where((status == int(Status.MAX_STEPS)) & (norm <= wanted), int(Status.CONVERGED), status)
+                status = torch.where(
+                    (status == int(Status.MAX_STEPS)) & (norm <= wanted), int(Status.CONVERGED), status
+                )
                 live = open_ & improves & (steps < budget)
                 restarted_at = torch.where(live, norm, restarted_at)
                 p = r

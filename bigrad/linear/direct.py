@@ -34,10 +34,18 @@ class Direct(LinearSolver):
         size = b.shape[-1]
         if self.damping:
             matrix = matrix + self.damping * torch.eye(size, dtype=b.dtype, device=b.device)
-        matrix = matrix.expand(*b.shape, size)
         factor, pivots, info = torch.linalg.lu_factor_ex(matrix)
-        apply = lambda x: (matrix @ x.unsqueeze(-1)).squeeze(-1)  # noqa: E731  # a name for a one-liner
-        invert = lambda x: torch.linalg.lu_solve(factor, pivots, x.unsqueeze(-1)).squeeze(-1)  # noqa: E731
+
+        def apply(x: Tensor) -> Tensor:
+            product: Tensor = matrix @ x.unsqueeze(-1)
+            return product.squeeze(-1)
+
+        def invert(x: Tensor) -> Tensor:
+            # One matrix with many right-hand sides takes them as its columns.
+            columns = x.reshape(-1, size).mT if matrix.ndim == 2 else x.unsqueeze(-1)
+            solved: Tensor = torch.linalg.lu_solve(factor, pivots, columns)
+            return solved.mT.reshape(x.shape)
+
         u = invert(b)
         u = u + invert(b - apply(u))
         residual, b_norm = (b - apply(u)).norm(dim=-1), b.norm(dim=-1)

@@ -38,8 +38,9 @@ class Branches(ResponseEstimator):
     """Independent rollouts after each state and action: unbiased for any loss weight, but they need a simulator.
 
     Args:
-        horizon: how many steps of a rollout count; ``None`` is all of them. ``horizon=1`` is the one-step shortcut of
-            the published Atari code: it needs no rollouts after the action, and is zero for a reward of the state alone.
+        horizon: how many steps of a rollout count; ``None`` is all of them. ``horizon=1`` is the one-step shortcut
+            of the published Atari code: it needs no rollouts after the action, and is zero for a reward of the state
+            alone.
     """
 
     horizon: int | None = None
@@ -49,11 +50,11 @@ class Branches(ResponseEstimator):
             raise InputError(f"horizon is {self.horizon}; wanted at least 1 step, or None for all")
 
     def advantage(self, reward: RewardModel, segments: Segments, discount: float) -> Tensor:
-        """Discounted reward after the action less that after the state alone, each the mean over its rollouts."""
+        """Discounted reward after the action less that after the state, each the mean over its rollouts."""
         if segments.after_state is None or (segments.after_action is None and self.horizon != 1):
             raise InputError(
-                "independent rollouts are needed: give Segments its after_action and after_state, or use the estimators "
-                "Trace or LeastSquaresCritic, which need no simulator"
+                "independent rollouts are needed: give Segments its after_action and after_state, or use the "
+                "estimators Trace or LeastSquaresCritic, which need no simulator"
             )
         if segments.after_action is None:
             q_value = rewards(reward, segments.observation, segments.action)
@@ -160,13 +161,15 @@ class LeastSquaresCritic(ResponseEstimator):
                 f"features {tuple(features.shape)}, next_features {tuple(next_features.shape)} and segment_features "
                 f"{tuple(segment_features.shape)} do not fit: wanted (N, d), (N, d) and (B, H, d)"
             )
-        matrix = features.T @ (features - discount * next_features) / count
+        exact = features.double()
+        matrix = exact.T @ (exact - discount * next_features.double()) / count
         damping = ridge * float(matrix.diagonal().mean().abs())
-        wanted = segment_features.reshape(-1, size)
+        wanted = segment_features.reshape(-1, size).double()
         solved, certificate = Direct(damping).solve(Operator(lambda u: u @ matrix, dense=matrix.T), wanted)
         certificate.what = "least-squares critic"
         certificate.enforce("raise")
-        return cls(observation, action, features, solved.reshape(segment_features.shape) / count, discount)
+        projection = (solved / count).to(features.dtype).reshape(segment_features.shape)
+        return cls(observation, action, features, projection, discount)
 
     def advantage(self, reward: RewardModel, segments: Segments, discount: float) -> Tensor:
         """``(phi(s_h, a_h) - E_pi phi(s_h, .))^T w`` with ``w`` linear in the transitions' rewards."""

@@ -52,4 +52,6 @@ class Segments:
         for name in ("observation", "action"):
             shape = getattr(self, name).shape
             if shape[:2] != self.log_prob.shape:
-                raise InputError(f"{name} has shape {tuple(shape)}; wanted it to start with {tuple(self.log_prob.shape)}")
+                raise InputError(
+                    f"{name} has shape {tuple(shape)}; wanted it to start with {tuple(self.log_prob.shape)}"
+                )

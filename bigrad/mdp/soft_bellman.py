@@ -71,7 +71,7 @@ def solve_soft_bellman(
         the solution, and the certificate (``None`` under ``torch.func``).
 
     Raises:
-        InputError: wrong shapes, dtypes or devices, a row that is no distribution, a discount or temperature out of range.
+        InputError: wrong shapes, dtypes or devices, a row that is no distribution, a number out of range.
         SolveError: the fixed point was not reached and ``on_failure="raise"``.
 
     Source: Bilevel Reinforcement Learning via the Development of Hyper-gradient without Lower-Level Convexity
@@ -221,8 +221,8 @@ def _check_values(reward: Tensor, transition: Tensor, discount: Tensor, temperat
         place = int((~good).reshape(-1).nonzero()[0, 0])
         state, action = divmod(place % (total.shape[-2] * total.shape[-1]), total.shape[-1])
         raise InputError(
-            f"the transition row of state {state}, action {action} sums to {float(total.reshape(-1)[place]):.6g}; wanted "
-            "1, or all zeros where the episode ends: divide the row by its sum"
+            f"the transition row of state {state}, action {action} sums to {float(total.reshape(-1)[place]):.6g}; "
+            "wanted 1, or all zeros where the episode ends: divide the row by its sum"
         )
     if smallest < -_ROW_TOLERANCE:
         raise InputError(f"a transition probability is {smallest:.6g}; wanted none below 0")

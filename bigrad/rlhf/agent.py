@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3 import SAC
-from torch import Tensor
+from stable_baselines3.common.distributions import SquashedDiagGaussianDistribution
+from torch import Tensor, nn
 
 
 class SoftAgent(SAC):
     """SAC whose temperature stays fixed, as the soft Bellman relation needs it to.
 
-    Two things are added. Warm-up actions persist for a few steps, which reaches further than white noise. Updates can be
-    put off: while :attr:`holding`, the policy stays as it is and the updates that fall due are made up for afterwards,
-    so that the steps collected meanwhile are the current policy's own.
+    Two things are added. Warm-up actions persist for a few steps, which reaches further than white noise. Updates can
+    be put off: while :attr:`holding`, the policy stays as it is and the updates that fall due are made up for
+    afterwards, so that the steps collected meanwhile are the current policy's own.
 
     Attributes:
         holding: whether updates are put off.
@@ -51,20 +52,23 @@ class SoftAgent(SAC):
     @torch.no_grad()
     def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
         """Log-density of scaled actions ``(N, action)`` at ``observation`` ``(N, observation)``."""
-        mean, log_std, _ = self.actor.get_action_dist_params(observation)
         # The squashed Gaussian has no density at the very edge.
-        inner = action.clamp(-1 + 1e-6, 1 - 1e-6)
-        return self.actor.action_dist.proba_distribution(mean, log_std).log_prob(inner)
+        return self._distribution(observation).log_prob(action.clamp(-1 + 1e-6, 1 - 1e-6))
 
     @torch.no_grad()
     def draw(self, observation: Tensor, count: int) -> Tensor:
         """``count`` fresh scaled actions at each observation ``(N, observation)``: ``(count, N, action)``."""
-        mean, log_std, _ = self.actor.get_action_dist_params(observation)
-        distribution = self.actor.action_dist.proba_distribution(mean, log_std)
+        distribution = self._distribution(observation)
         return torch.stack([distribution.sample() for _ in range(count)])
 
     @torch.no_grad()
     def features(self, observation: Tensor, action: Tensor) -> Tensor:
         """The critics' last hidden layers side by side, ``(*leading shape, d)``."""
         both = torch.cat([observation, action], -1)
-        return torch.cat([network[:-1](both) for network in self.critic.q_networks], -1)
+        return torch.cat(
+            [nn.Sequential(*list(network.children())[:-1])(both) for network in self.critic.q_networks], -1
+        )
+
+    def _distribution(self, observation: Tensor) -> SquashedDiagGaussianDistribution:
+        mean, log_std, _ = self.actor.get_action_dist_params(observation)
+        return SquashedDiagGaussianDistribution(mean.shape[-1]).proba_distribution(mean, log_std)

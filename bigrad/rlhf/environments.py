@@ -37,7 +37,7 @@ def make(name: str) -> gymnasium.Env:
     if not isinstance(env.action_space, spaces.Box) or not isinstance(env.observation_space, spaces.Box):
         env.close()
         raise UnsupportedError(
-            f"{name} has spaces {env.observation_space} and {env.action_space}; wanted a Box each: wrap the environment "
+            f"{name} has spaces {env.observation_space} and {env.action_space}; wanted a Box each: wrap it "
             "in gymnasium.wrappers.FlattenObservation and register it"
         )
     if len(env.observation_space.shape) != 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 class Loop(BaseCallback):
     """Runs a round of the upper level whenever one is due, at the end of an episode.
 
-    Before a round the policy stays as it is for some steps, so that the episodes its response is estimated on are its own.
+    Before a round the policy stays as it is for some steps, so that the episodes its response is estimated on are its
+    own.
 
     Args:
         trainer: whose run this is.
@@ -60,10 +62,11 @@ class Loop(BaseCallback):
             self.state["return"] = f"{self.episode:.0f}"
             self.episode = 0.0
         due = self._due
-        if due is not None and self.held_since is None and self.num_timesteps > self.trainer.settings.warm_up:
-            if self.num_timesteps >= due - self.trainer.settings.on_policy_steps:
-                self.held_since = self.num_timesteps
-                self.trainer.agent.holding = self.trainer.settings.method == "sobirl"
+        chosen = self.trainer.settings
+        begins = max(chosen.warm_up + 1, due - chosen.on_policy_steps) if due is not None else np.inf
+        if self.held_since is None and self.num_timesteps >= begins:
+            self.held_since = self.num_timesteps
+            self.trainer.agent.holding = chosen.method == "sobirl"
         if self.num_timesteps % 50 == 0:
             self._show()
         return True
@@ -123,15 +126,13 @@ class Loop(BaseCallback):
         pairs = draw_pairs(trainer.buffer, wanted, self.num_timesteps - previous, chosen.segment, trainer.random)
         if pairs is None:
             raise InputError(
-                f"no episode of {chosen.env} has lasted {chosen.segment} steps yet: choose a smaller segment or a longer "
-                "warm_up"
+                f"no episode of {chosen.env} has lasted {chosen.segment} steps yet: choose a smaller segment or a "
+                "longer warm_up"
             )
         label = np.asarray(trainer.teacher.label(pairs.returns[:, 0], pairs.returns[:, 1]), dtype=np.float64)
         if label.shape != (wanted,) or not ((label >= 0) & (label <= 1)).all():
             raise InputError(f"the teacher returned {label!r} for {wanted} pairs; wanted as many numbers from 0 to 1")
         trainer.store.add(pairs, label, self.num_timesteps)
-        from .trainer import warn_of_ties
-
         tie_rate = float((pairs.returns[:, 0] == pairs.returns[:, 1]).mean())
         if trainer.rounds_done == 0:
             warn_of_ties(tie_rate, chosen.env)
@@ -139,7 +140,11 @@ class Loop(BaseCallback):
             logits = preference_logits(trainer.reward_model, pairs)
             loss = preference_loss(logits, torch.as_tensor(label, dtype=logits.dtype, device=logits.device)).mean()
         fresh = accuracy(trainer.reward_model, pairs, label) if trainer.rounds_done else None
-        return {"tie_rate": tie_rate, "fresh_loss": float(loss) if trainer.rounds_done else None, "fresh_accuracy": fresh}
+        return {
+            "tie_rate": tie_rate,
+            "fresh_loss": float(loss) if trainer.rounds_done else None,
+            "fresh_accuracy": fresh,
+        }
 
     def _response(self, row: dict[str, Any]) -> list[Term]:
         """The response term of this round, before the reward model is fitted to the new labels."""
@@ -168,3 +173,14 @@ class Loop(BaseCallback):
         if self.bar is not None:
             self.bar.stop()
         self.trainer.agent.holding = False
+
+
+def warn_of_ties(tie_rate: float, env: str) -> None:
+    """Say so where preferences cannot carry information."""
+    if tie_rate > 0.5:
+        warnings.warn(
+            f"{100 * tie_rate:.0f} % of the queries on {env} are ties: a reward that hardly varies (1 for every "
+            "step) cannot be learnt from preferences; choose another environment or longer segments",
+            UserWarning,
+            stacklevel=2,
+        )

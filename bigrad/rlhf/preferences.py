@@ -68,10 +68,13 @@ class PreferenceStore:
         ]
         try:
             self.connection.executemany(
-                "insert into preference (step, steps, label, observation, action, returns) values (?, ?, ?, ?, ?, ?)", rows
+                "insert into preference (step, steps, label, observation, action, returns) values (?, ?, ?, ?, ?, ?)",
+                rows,
             )
         except sqlite3.Error as error:
-            raise RunError(f"a label could not be stored in {self.path} ({error}): free some space and resume") from error
+            raise RunError(
+                f"a label could not be stored in {self.path} ({error}): free some space and resume"
+            ) from error
         self.count += len(rows)
 
     def load(self) -> tuple[Pairs, Tensor]:
@@ -82,16 +85,19 @@ class PreferenceStore:
             empty = torch.zeros(0)
             return Pairs(empty, empty, np.zeros((0, 2))), empty
         try:
-            stack = [
+            observation, action = (
                 torch.stack(
-                    [torch.from_numpy(np.frombuffer(row[place], np.float32).copy()).reshape(2, row[0], -1) for row in rows]
+                    [
+                        torch.from_numpy(np.frombuffer(row[place], np.float32).copy()).reshape(2, row[0], -1)
+                        for row in rows
+                    ]
                 )
                 for place in (2, 3)
-            ]
+            )
             returns = np.stack([np.frombuffer(row[4], np.float64) for row in rows])
         except (ValueError, RuntimeError, TypeError) as error:
             raise RunError(f"{self.path} holds a damaged pair ({error}): restore it or start anew") from error
-        return Pairs(*stack, returns), torch.tensor([row[1] for row in rows], dtype=torch.float32)
+        return Pairs(observation, action, returns), torch.tensor([row[1] for row in rows], dtype=torch.float32)
 
     def trim(self, count: int) -> None:
         """Forget all but the first ``count`` rows."""

@@ -49,11 +49,13 @@ class RelabelledReplayBuffer(ReplayBuffer):
         ends = np.concatenate([[0], np.cumsum(self.dones[order, 0])])
         # The last step may end its episode; the ones before it may not.
         whole = ends[length - 1 : count] == ends[: count - length + 1]
-        return order[: count - length + 1][whole]
+        starts: np.ndarray = order[: count - length + 1][whole]
+        return starts
 
     def segment(self, starts: np.ndarray, length: int) -> np.ndarray:
         """The places ``(segments, length)`` of segments that begin at ``starts``."""
-        return (starts[:, None] + np.arange(length)) % self.buffer_size
+        places: np.ndarray = (starts[:, None] + np.arange(length)) % self.buffer_size
+        return places
 
     def true_returns(self, starts: np.ndarray, length: int) -> np.ndarray:
         """Sums of true rewards of segments."""

@@ -57,8 +57,8 @@ def segment_losses(reward: RewardEnsemble, own: tuple[Tensor, Tensor], other: tu
 def score_weights(losses: list[Tensor], steps: list[int], segment: int) -> list[Tensor]:
     """The weight of each action's log-probability, one vector an episode.
 
-    The objective is the mean loss of a segment drawn from all of the policy's. An action answers for every segment of its
-    episode that ends with it or after it: a segment carries its whole past, so that the law of where it starts is
+    The objective is the mean loss of a segment drawn from all of the policy's. An action answers for every segment of
+    its episode that ends with it or after it: a segment carries its whole past, so that the law of where it starts is
     differentiated too. Subtracting the mean loss is part of the derivative of a mean over a number of segments that
     depends on the policy.
 

@@ -26,7 +26,7 @@ class Result:
         response_agreement: cosine between the response terms of two halves of the episodes, median over rounds.
         response_approximate: whether something learnt enters the response term.
         response_age: updates between the policy that drew the response's episodes and the one that is differentiated.
-        expected_loss, fresh_loss: mean loss of pairs before any fit, as the ensemble expects it and as the labels show it.
+        expected_loss, fresh_loss: mean loss of pairs before any fit, as the ensemble expects it and as labels show it.
         tie_rate: share of the queries whose two true returns are equal.
         episodes: of the evaluation.
         wall_seconds: of learning and evaluation.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,8 @@ from ..errors import InputError
 class RewardEnsemble(nn.Module):
     """``members`` independent networks on observation and action, two hidden layers each.
 
-    ``forward`` is the reward that an agent sees: the members' mean, standardised. The sum of :meth:`raw` along a segment
-    is the logit of preferences.
+    ``forward`` is the reward that an agent sees: the members' mean, standardised. The sum of :meth:`raw` along a
+    segment is the logit of preferences.
 
     Args:
         observation_size, action_size: numbers of entries of one observation and one action.
@@ -38,7 +39,7 @@ class RewardEnsemble(nn.Module):
         self.sizes = (observation_size, action_size)
         sizes = (observation_size + action_size, width, width, 1)
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for inside, outside in zip(sizes[:-1], sizes[1:], strict=True):
+        for inside, outside in pairwise(sizes):
             bound = 1 / math.sqrt(inside)
             for group, shape in ((self.weights, (members, inside, outside)), (self.biases, (members, 1, outside))):
                 group.append(nn.Parameter((2 * torch.rand(shape, generator=generator) - 1) * bound))
@@ -64,7 +65,8 @@ class RewardEnsemble(nn.Module):
         both = torch.cat([observation, action], -1)
         if both.shape[-1] != sum(self.sizes):
             raise InputError(
-                f"observation and action have {observation.shape[-1]} and {action.shape[-1]} entries; wanted {self.sizes}"
+                f"observation and action have {observation.shape[-1]} and {action.shape[-1]} entries; "
+                f"wanted {self.sizes}"
             )
         hidden = both.reshape(1, -1, both.shape[-1]).expand(self.weights[0].shape[0], -1, -1)
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):

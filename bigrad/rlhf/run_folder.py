@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box
 
 from ..errors import InputError, RunError
 from .curves import draw_curves
@@ -44,8 +45,7 @@ def save(folder: Path, trainer: PreferenceTrainer) -> None:
     if trainer.store.path != folder / LABELS:
         _copy_labels(folder, trainer)
     size = buffer.size()
-    teacher = trainer.teacher
-    synthetic = isinstance(teacher, SyntheticTeacher)
+    teacher = trainer.teacher if isinstance(trainer.teacher, SyntheticTeacher) else None
     weights = agent.get_parameters()
     state = {
         "agent": weights,
@@ -64,7 +64,7 @@ def save(folder: Path, trainer: PreferenceTrainer) -> None:
             "numpy": list(np.random.get_state()),  # noqa: NPY002  # stable-baselines3 samples its buffer with it
             "own": trainer.random.bit_generator.state,
             "action": agent.action_space.np_random.bit_generator.state,
-            "teacher": teacher.generator.get_state() if isinstance(teacher, SyntheticTeacher) else None,
+            "teacher": None if teacher is None else teacher.generator.get_state(),
         },
         "rounds_done": trainer.rounds_done,
         "labels": trainer.store.count,
@@ -72,23 +72,24 @@ def save(folder: Path, trainer: PreferenceTrainer) -> None:
     }
     save_tree(folder / CHECKPOINT, state)
     write_json(folder / HISTORY, trainer.history)
-    beta = teacher.beta if isinstance(teacher, SyntheticTeacher) else None
     config = {
         "format": FORMAT,
         "settings": trainer.settings.to_json(),
-        "teacher": {"beta": "inf" if beta == float("inf") else beta, "seed": teacher.seed} if synthetic else None,
+        "teacher": None if teacher is None else {"beta": str(teacher.beta), "seed": teacher.seed},
     }
     write_json(folder / CONFIG, config)
-    space = agent.action_space
+    actions, observations = agent.action_space, agent.observation_space
+    assert isinstance(actions, Box)
+    assert isinstance(observations, Box)
     save_tree(folder / "policy.safetensors", dict(weights["policy"]))
     write_json(
         folder / "policy.json",
         {
             "kind": "stable-baselines3 SAC MlpPolicy",
             "hidden_units": [trainer.settings.units] * 2,
-            "observation_shape": list(agent.observation_space.shape),
-            "action_low": space.low.tolist(),
-            "action_high": space.high.tolist(),
+            "observation_shape": list(observations.shape),
+            "action_low": actions.low.tolist(),
+            "action_high": actions.high.tolist(),
         },
     )
     save_tree(folder / "reward_model.safetensors", dict(trainer.reward_model.state_dict()))
@@ -130,7 +131,9 @@ def load(kind: type[PreferenceTrainer], folder: Path, device: str | torch.device
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
         if isinstance(error, InputError | RunError):
             raise
-        raise RunError(f"{folder / CHECKPOINT} does not fit its configuration ({error}): restore it or start anew") from error
+        raise RunError(
+            f"{folder / CHECKPOINT} does not fit its configuration ({error}): restore it or start anew"
+        ) from error
     trainer.store = open_labels(folder)
     return trainer
 

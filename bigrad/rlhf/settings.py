@@ -89,8 +89,8 @@ class Settings:
                 raise InputError(f"{name} is {getattr(self, name)}; wanted a positive finite number")
         if self.method != "sac" and self.steps <= self.warm_up:
             raise InputError(
-                f"steps is {self.steps} and warm_up {self.warm_up}; wanted more steps than the warm-up takes, as the first "
-                "labels come after it"
+                f"steps is {self.steps} and warm_up {self.warm_up}; wanted more steps than the warm-up takes, as the "
+                "first labels come after it"
             )
 
     @property

@@ -93,10 +93,11 @@ def _outline(value: Any, tensors: dict[str, Tensor]) -> Any:
         return {"tuple" if isinstance(value, tuple) else "list": [_outline(item, tensors) for item in value]}
     if isinstance(value, Tensor | np.ndarray):
         key = str(len(tensors))
-        is_array = isinstance(value, np.ndarray)
-        tensor = torch.from_numpy(np.ascontiguousarray(value)) if is_array else value.detach()
-        tensors[key] = tensor.cpu().clone().contiguous()
-        return {"array" if is_array else "tensor": key}
+        if isinstance(value, np.ndarray):
+            tensors[key] = torch.from_numpy(value.copy())
+            return {"array": key}
+        tensors[key] = value.detach().cpu().clone().contiguous()
+        return {"tensor": key}
     if isinstance(value, np.generic):
         return value.item()
     if value is None or isinstance(value, (bool, int, float, str)):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +31,9 @@ from .upper_level import accuracy, draw_pairs
 class PreferenceTrainer:
     """A reward model and a policy, learnt together from comparisons of short clips.
 
-    The upper level moves the reward model: down the preference loss, and with ``method="sobirl"`` also along the policy's
-    response to it, through :class:`~bigrad.layers.SoftResponse`. The lower level is stable-baselines3's SAC at a fixed
-    temperature on the current reward.
+    The upper level moves the reward model: down the preference loss, and with ``method="sobirl"`` also along the
+    policy's response to it, through :class:`~bigrad.layers.SoftResponse`. The lower level is
+    stable-baselines3's SAC at a fixed temperature on the current reward.
 
     Args:
         env: a registered gymnasium environment with continuous actions.
@@ -82,7 +81,6 @@ class PreferenceTrainer:
     def _build(self, device: str | torch.device) -> None:
         chosen = self.settings
         env = Monitor(environments.make(chosen.env))
-        assert env.observation_space.shape is not None and env.action_space.shape is not None
         self.agent = SoftAgent(
             "MlpPolicy",
             env,
@@ -100,8 +98,9 @@ class PreferenceTrainer:
         streams = np.random.SeedSequence(chosen.seed).spawn(2)
         self.random = np.random.default_rng(streams[0])
         weights = torch.Generator().manual_seed(int(streams[1].generate_state(1)[0]))
-        sizes = (int(np.prod(env.observation_space.shape)), int(np.prod(env.action_space.shape)))
-        self.reward_model = RewardEnsemble(*sizes, chosen.members, chosen.width, weights).to(self.agent.device)
+        observations, actions = (int(np.prod(space.shape or ())) for space in (env.observation_space, env.action_space))
+        reward_model = RewardEnsemble(observations, actions, chosen.members, chosen.width, weights)
+        self.reward_model = reward_model.to(self.agent.device)
         self.optimizer = torch.optim.AdamW(
             self.reward_model.parameters(), lr=chosen.reward_step, weight_decay=chosen.reward_decay
         )
@@ -174,7 +173,9 @@ class PreferenceTrainer:
         if self.store.path == folder / run_folder.LABELS:
             return
         if self.agent.num_timesteps == 0 and run_folder.holds_a_run(folder):
-            raise RunError(f"{folder} holds a run already: continue it with --resume {folder}, or choose another folder")
+            raise RunError(
+                f"{folder} holds a run already: continue it with --resume {folder}, or choose another folder"
+            )
         store = run_folder.open_labels(folder)
         if self.store.count and not store.count:
             pairs, labels = self.store.load()
@@ -270,14 +271,3 @@ def _median_of_steps(rounds: list[dict[str, Any]]) -> float | None:
     """The median over upper steps, each round's median counted once a step."""
     ratios = [np.full(row["upper_steps"], row["ratio"]) for row in rounds]
     return float(np.median(np.concatenate(ratios))) if ratios else None
-
-
-def warn_of_ties(tie_rate: float, env: str) -> None:
-    """Say so where preferences cannot carry information."""
-    if tie_rate > 0.5:
-        warnings.warn(
-            f"{100 * tie_rate:.0f} % of the queries on {env} are ties: a reward that hardly varies (such as 1 for every step) "
-            "cannot be learnt from preferences; choose another environment or longer segments",
-            UserWarning,
-            stacklevel=2,
-        )

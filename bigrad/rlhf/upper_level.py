@@ -31,7 +31,7 @@ def preference_loss(logits: Tensor, label: Tensor) -> Tensor:
 def draw_pairs(
     buffer: RelabelledReplayBuffer, count: int, recent: int, length: int, random: np.random.Generator
 ) -> Pairs | None:
-    """Pairs of one segment of the last ``recent`` steps and one of the whole buffer; ``None`` where there is no segment."""
+    """Pairs of one segment of the last ``recent`` steps and one of the whole buffer; ``None`` without any segment."""
     starts = buffer.segment_starts(length)
     if len(starts) == 0:
         return None
@@ -101,12 +101,15 @@ def upper_step(
 
 def norm(tensors: Sequence[Tensor]) -> Tensor:
     """The Euclidean norm of many tensors taken as one."""
-    return torch.stack([tensor.norm() for tensor in tensors]).norm()
+    total: Tensor = torch.stack([tensor.norm() for tensor in tensors]).norm()
+    return total
 
 
 def agreement(terms: Sequence[Term], reward: RewardEnsemble) -> float | None:
     """Cosine between the gradients of two independent estimates; ``None`` where there are not two."""
     if len(terms) != 2:
         return None
-    left, right = (torch.cat([part.flatten() for part in gradients_of(term(), list(reward.parameters()))]) for term in terms)
+    left, right = (
+        torch.cat([part.flatten() for part in gradients_of(term(), list(reward.parameters()))]) for term in terms
+    )
     return float(torch.nn.functional.cosine_similarity(left, right, dim=0))

@@ -149,16 +149,16 @@ class Reading:
             if self._value_at(expanded).shape != batch or self._coupled():
                 self._adopt(as_given)
                 raise InputError(
-                    f"the objective's value of shape {tuple(batch)} means as many independent problems, but the value of "
-                    "one depends on the variables of another: return one number for a coupled problem (.sum()), or "
+                    f"the objective's value of shape {tuple(batch)} means as many independent problems, but the value "
+                    "of one depends on the variables of another: return one number for a coupled problem (.sum()), or "
                     "remove what couples them (a batch norm in training mode, a mean over the batch)"
                 )
             self.probe = False
 
     def _batch_complaint(self, batch: torch.Size, detail: str) -> str:
         return (
-            f"the objective returned shape {tuple(batch)}, which is then the batch shape, but it cannot be evaluated on "
-            f"that many problems ({detail}): return one number per independent problem"
+            f"the objective returned shape {tuple(batch)}, which is then the batch shape, but it cannot be evaluated "
+            f"on that many problems ({detail}): return one number per independent problem"
         )
 
     def _adopt(self, tree: Any) -> None:
@@ -212,7 +212,9 @@ class Reading:
             if self.probe and problem.batch_dims and isinstance(problem, Objective):
                 self.probe = False
                 if coupled(problem, start, inputs):
-                    raise InputError("the problems of the batch depend on each other: return one number for all of them")
+                    raise InputError(
+                        "the problems of the batch depend on each other: return one number for all of them"
+                    )
             y, certificate = solver.solve(problem, start, inputs)
             certificate.what = "argmin"
             return y, certificate

@@ -121,7 +121,7 @@ def _inverse_hessian_times(g: Tensor, pairs: deque[Pair]) -> Tensor:
         alpha = rho * (step * q).sum(-1)
         coefficients.append(alpha)
         q = q - alpha.unsqueeze(-1) * change
-    for step, change, rho in pairs:  # the newest valid pair sets the scale
+    for _, change, rho in pairs:  # the newest valid pair sets the scale
         curvature = rho * (change * change).sum(-1)
         scale = torch.where((rho > 0).unsqueeze(-1), (1 / curvature).unsqueeze(-1), scale)
     q = scale * q

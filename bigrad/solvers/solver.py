@@ -41,7 +41,8 @@ def tolerance(rtol: float | None, atol: float | None, first: Tensor) -> Tensor:
         first: residual norms at the start ``(*batch)``.
     """
     default = 1e-10 if first.dtype == torch.float64 else 1e-5
-    return (default if atol is None else atol) + (default if rtol is None else rtol) * first
+    absolute, relative = (default if given is None else given for given in (atol, rtol))
+    return absolute + relative * first
 
 
 def at_rounding_floor(gradient: Gradient, y: Tensor, g: Tensor, extent: Tensor) -> Tensor:
@@ -66,7 +67,8 @@ def at_rounding_floor(gradient: Gradient, y: Tensor, g: Tensor, extent: Tensor) 
     far = (gradient(y + eps**0.5 * scale * signs) - g).norm(dim=-1)
     norm = g.norm(dim=-1)
     smooth_noise = torch.where(far >= 30 * near, near, 0.0)
-    return norm <= 30 * torch.maximum(smooth_noise, far * eps**0.5)
+    floor: Tensor = norm <= 30 * torch.maximum(smooth_noise, far * eps**0.5)
+    return floor
 
 
 def outcome(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,16 +24,23 @@ class PretendGenerator(CpuGenerator, metaclass=GeneratorType):
     """Stands in for ``torch.Generator``: on the pretend device it draws what a CPU generator of its seed draws."""
 
     place: torch.device
+    living: weakref.WeakValueDictionary[int, PretendGenerator] = weakref.WeakValueDictionary()
 
     def __new__(cls, device: Any = "cpu") -> PretendGenerator:
         place = torch.device(device)
         generator = super().__new__(cls, "cpu" if place.type == NAME else place)
         generator.place = torch.device(NAME, 0) if place.type == NAME else place
+        cls.living[generator._cdata] = generator
         return generator
 
     @property
     def device(self) -> torch.device:
         return self.place
+
+
+def generator_device(generator: torch.Generator) -> torch.device:
+    """Its device, by way of the C++ object: the dispatcher hands a kernel another Python object for it."""
+    return PretendGenerator.living.get(generator._cdata, generator).device
 
 
 class GeneratorCheck(TorchFunctionMode):

@@ -1,10 +1,10 @@
 """A pretend accelerator for machines without one: the device ``pretend:0``, to catch code that mixes devices.
 
 Its tensors are real PrivateUse1 tensors, with torch's own dispatch, storages, views and autograd, so that double
-backward, ``torch.func`` and ``nn.Module.to`` are what runs on a GPU; only their memory is the host's (``memory.py``). One
-Python kernel, the fallback of every op, checks the devices of its arguments, runs the CPU's op on the same memory, and
-returns device tensors. Composite ops have been taken apart by then, as for CUDA, and many raise torch's own error on the
-way.
+backward, ``torch.func`` and ``nn.Module.to`` are what runs on a GPU; only their memory is the host's (``memory.py``).
+One Python kernel, the fallback of every op, checks the devices of its arguments, runs the CPU's op on the same memory,
+and returns device tensors. Composite ops have been taken apart by then, as for CUDA, and many raise torch's own error
+on the way.
 
 Checked as CUDA does (``rules.py``, ``generator.py``):
 

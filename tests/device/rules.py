@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from .generator import generator_device
 from .memory import NAME, on_device, tensors
 
 Bound = list[tuple[Any, Any]]  # pairs of a schema's argument and its value
@@ -47,8 +48,8 @@ def check_devices(op: str, bound: Bound) -> None:
                     f"(when checking the arguments of aten::{op})"
                 )
             continue
-        if isinstance(value, torch.Generator) and value.device.type != NAME:
-            raise RuntimeError(f"Expected a '{NAME}' device type for generator but found '{value.device.type}'")
+        if isinstance(value, torch.Generator) and (place := generator_device(value).type) != NAME:
+            raise RuntimeError(f"Expected a '{NAME}' device type for generator but found '{place}'")
         for t in tensors(value):
             scalar = t.device.type == "cpu" and t.dim() == 0 and not is_written(argument)
             if not (scalar and op in unchecked_ops()):

@@ -6,10 +6,11 @@ import itertools
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+
 from bigrad.layers import SoftBellman
 from bigrad.mdp import Rollouts, Segments
 from bigrad.problems import TabularMDP
-from torch import Tensor
 
 
 @dataclass
@@ -40,7 +41,9 @@ class Enumeration:
     def losses(self, x: Tensor) -> Tensor:
         """Expected Bradley-Terry loss of each pair of segments under labels of a fixed true reward, ``(B, B)``."""
         totals = self.mdp.reward(x)[self.states, self.actions].sum(-1)
-        truth = torch.sin(torch.arange(self.mdp.design[..., 0].numel(), dtype=x.dtype)).reshape(self.mdp.design.shape[:2])
+        truth = torch.sin(torch.arange(self.mdp.design[..., 0].numel(), dtype=x.dtype)).reshape(
+            self.mdp.design.shape[:2]
+        )
         true_totals = truth[self.states, self.actions].sum(-1)
         logits = totals[:, None] - totals[None]
         label = torch.sigmoid(true_totals[:, None] - true_totals[None])
@@ -63,7 +66,7 @@ class Enumeration:
         return direct, response, p * ((losses + losses.T) @ p)
 
     def visits(self, policy: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
-        """Discount-free chances of each (s, a) at each t after an action and after a state: ``(S, A, T, S, A)``, ``(S, T, S, A)``."""
+        """Chances of each (s, a) at each t after an action ``(S, A, T, S, A)`` and after a state ``(S, T, S, A)``."""
         count, choices = policy.shape
         state = torch.eye(count, dtype=policy.dtype)
         after_state = []
@@ -80,7 +83,9 @@ class Enumeration:
         """The segments with rollouts in the form of visit chances: one 'rollout' for each (s, a), weighted."""
         count, choices = policy.shape
         by_action, by_state = self.visits(policy, horizon)
-        grid_s, grid_a = (g.reshape(-1) for g in torch.meshgrid(torch.arange(count), torch.arange(choices), indexing="ij"))
+        grid_s, grid_a = (
+            g.reshape(-1) for g in torch.meshgrid(torch.arange(count), torch.arange(choices), indexing="ij")
+        )
         lead = (*self.states.shape, count * choices, horizon)
         rollouts = []
         for weight in (by_action[self.states, self.actions], by_state[self.states]):

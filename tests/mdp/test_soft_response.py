@@ -6,11 +6,12 @@ import itertools
 
 import pytest
 import torch
+from torch import Tensor
+
 from bigrad import InputError, UnsupportedError
 from bigrad.layers import SoftResponse
 from bigrad.mdp import LeastSquaresCritic, ResponseEstimator, Rollouts, Segments, Trace
 from bigrad.problems import TabularMDP, chain_mdp, random_mdp
-from torch import Tensor
 
 from .enumeration import Enumeration, TableReward
 
@@ -79,7 +80,8 @@ def test_the_one_step_shortcut_has_its_known_bias_and_more_steps_lose_it(case: t
     assert relative(one_step, closed_form) < 1e-10
     errors = [relative(response(everything, x, weight, horizon=steps), truth) for steps in (1, 2, 5, 20)]
     assert errors[0] > 0.02
-    assert errors[2] < errors[0] and errors[3] < 1e-3 * errors[0]
+    assert errors[2] < errors[0]
+    assert errors[3] < 1e-3 * errors[0]
 
 
 def test_the_one_step_shortcut_sees_nothing_of_a_state_reward(case: tuple[Enumeration, Tensor]) -> None:
@@ -153,11 +155,16 @@ class Path:
         self.policy = self.everything.policy(self.x).detach()
         every = self.everything.probability(self.policy)
         possible = every > 0
-        self.everything.states, self.everything.actions = self.everything.states[possible], self.everything.actions[possible]
+        self.everything.states, self.everything.actions = (
+            self.everything.states[possible],
+            self.everything.actions[possible],
+        )
         self.chance = every[possible]
         # The loss looks at the first two steps only.
         states, actions = self.everything.states, self.everything.actions
-        self.loss = torch.randn(8, 2, 8, 2, generator=generator, dtype=D)[states[:, 0], actions[:, 0], states[:, 1], actions[:, 1]]
+        self.loss = torch.randn(8, 2, 8, 2, generator=generator, dtype=D)[
+            states[:, 0], actions[:, 0], states[:, 1], actions[:, 1]
+        ]
         pasts = [states[:, 0], states[:, 0] * 2 + actions[:, 0]]
         pasts += [pasts[1] * 8 + states[:, 1], (pasts[1] * 8 + states[:, 1]) * 2 + actions[:, 1]]
         means = [self.expected(past) for past in pasts]
@@ -247,7 +254,9 @@ def test_func_grad_agrees_and_its_square_is_refused(case: tuple[Enumeration, Ten
         torch.func.grad(lambda p: torch.func.grad(value)(p).sum())(x)
 
 
-@pytest.mark.parametrize(("setting", "value"), [("temperature", 0.0), ("temperature", -1.0), ("discount", 1.0), ("discount", -0.1)])
+@pytest.mark.parametrize(
+    ("setting", "value"), [("temperature", 0.0), ("temperature", -1.0), ("discount", 1.0), ("discount", -0.1)]
+)
 def test_numbers_out_of_range(setting: str, value: float) -> None:
     settings = {"temperature": 1.0, "discount": 0.9, setting: value}
     with pytest.raises(InputError, match=f"{setting} is {value}"):
@@ -259,7 +268,9 @@ def test_horizon_zero() -> None:
         SoftResponse(torch.nn.Identity(), temperature=1.0, discount=0.9, horizon=0)
 
 
-@pytest.mark.parametrize("result", [torch.zeros(3), torch.zeros(2, 5), torch.zeros(2, 4, 1), torch.zeros(2, 4).long(), 1.0])
+@pytest.mark.parametrize(
+    "result", [torch.zeros(3), torch.zeros(2, 5), torch.zeros(2, 4, 1), torch.zeros(2, 4).long(), 1.0]
+)
 def test_a_reward_model_of_the_wrong_shape(result: object) -> None:
     segments = Segments(torch.zeros(2, 4, 3), torch.zeros(2, 4, 1), torch.zeros(2, 4))
     layer = SoftResponse(lambda observation, action: result, temperature=1.0, discount=0.9, estimator=Trace())

@@ -1,0 +1,31 @@
+"""One JSON file a measurement: what was measured, with versions, hardware and the command that repeats it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("bigrad", "torch", "optree")
+
+
+def processor() -> str:
+    """The processor's name."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
+
+
+def write_record(path: Path, content: dict[str, Any]) -> None:
+    """Write ``content`` and where it comes from."""
+    origin = {
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "hardware": {"cpu": processor(), "cores": os.cpu_count()},
+        "command": " ".join(["python", *sys.argv]),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content | origin, indent=2) + "\n")
