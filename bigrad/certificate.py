@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -64,7 +64,7 @@ def check_on_failure(on_failure: str) -> OnFailure:
     return on_failure  # type: ignore[return-value]  # narrowed by the test above
 
 
-@dataclass
+@dataclass(repr=False)
 class Certificate:
     """What one solve can prove about itself: detached CPU tensors of the batch shape.
 
@@ -86,11 +86,25 @@ class Certificate:
     steps: Tensor
     feasibility: Tensor | None = None
     adjoint: Certificate | None = None
-    ritz: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
+    ritz: tuple[Tensor, Tensor] | None = None
 
     def __post_init__(self) -> None:
         for name in ("status", "stationarity", "tolerance", "steps"):
             setattr(self, name, getattr(self, name).detach().cpu())
+
+    def __repr__(self) -> str:
+        ends = ", ".join(
+            status.name if self.status.ndim == 0 else f"{count} {status.name}"
+            for status in Status
+            if (count := int((self.status == status).sum()))
+        )
+        numbers = ""
+        if self.status.numel():
+            worst = self.stationarity.reshape(-1).argmax()
+            found, wanted = (float(part.reshape(-1)[worst]) for part in (self.stationarity, self.tolerance))
+            numbers = f", residual {found:.2g} (wanted {wanted:.2g}), {int(self.steps.max())} steps"
+        adjoint = "" if self.adjoint is None else f", adjoint={self.adjoint!r}"
+        return f"Certificate({self.what}: {ends or 'empty'}{numbers}{adjoint})"
 
     @property
     def failed(self) -> Tensor:

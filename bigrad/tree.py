@@ -42,14 +42,14 @@ class Structure:
             batch = leaf.shape[: leaf.ndim - len(shape)]
             if leaf.shape != (*batch, *shape):
                 raise InputError(f"a tensor has shape {tuple(leaf.shape)}, wanted {tuple(shape)} after the batch")
-            parts.append(leaf.reshape(*batch, math.prod(shape)))
+            parts.append(leaf.reshape((*batch, math.prod(shape))))
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
     def unravel(self, flat: Tensor) -> Any:
         """One tensor ``(*batch, n)`` back to nested tensors ``(*batch, *shape)``."""
         batch = flat.shape[:-1]
         parts = flat.split([math.prod(shape) for shape in self.shapes], -1) if len(self.shapes) > 1 else (flat,)
-        leaves = [part.reshape(*batch, *shape) for part, shape in zip(parts, self.shapes, strict=True)]
+        leaves = [part.reshape((*batch, *shape)) for part, shape in zip(parts, self.shapes, strict=True)]
         return optree.tree_unflatten(self.spec, leaves)
 
 

@@ -29,7 +29,8 @@ CONVEX_PROGRAM, DOCTOR = "bigrad/layers/convex_program.py", "bigrad/cli/doctor.p
 ADDRESSES = {  # where each optional package may be imported
     **dict.fromkeys(("ale_py", "gymnasium", "imageio", "mujoco", "safetensors", "stable_baselines3"), (RLHF,)),
     **dict.fromkeys(("tensorboard", "torch.utils.tensorboard"), (RLHF,)),
-    **dict.fromkeys(("fastapi", "rich", "tyro", "uvicorn"), (CLI,)),
+    **dict.fromkeys(("fastapi", "tyro", "uvicorn"), (CLI,)),
+    "rich": (CLI, "bigrad/rlhf/progress.py"),
     **dict.fromkeys(("cvxpy", "cvxpylayers"), (CONVEX_PROGRAM,)),
     "matplotlib": ("bigrad/",),  # and one module a room, see below
     "numba": (COMBINATORIAL,),

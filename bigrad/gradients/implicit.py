@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import wrap_torch_function
 
 from .. import calculus
 from ..certificate import Certificate
@@ -49,7 +50,7 @@ class Implicit(GradientRule):
     ) -> Tensor:
         """Solve, and differentiate by the implicit function theorem."""
         task = _Task(problem, solve, self.linear_solver, record)
-        result: Tensor = _Root.apply(task, start, *inputs)
+        result: Tensor = _root(task, start, *inputs)
         return result
 
 
@@ -138,6 +139,13 @@ class _Root(torch.autograd.Function):
             moved.append(tensor if flag is None else _lead(tensor, dim, info.batch_size))
         batch = replace(task, problem=task.problem.vmapped(flags))
         return _Root.apply(batch, _lead(start, start_dim, info.batch_size), *moved), 0
+
+
+@wrap_torch_function(lambda task, start, *inputs: inputs)
+def _root(task: _Task, start: Tensor, *inputs: Tensor) -> Tensor:
+    """:class:`_Root` as an operation like any other, so that a function around this one finds and replaces its inputs."""
+    result: Tensor = _Root.apply(task, start, *inputs)
+    return result
 
 
 def _lead(tensor: Tensor, dim: int | None, size: int) -> Tensor:

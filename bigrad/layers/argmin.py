@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bigrad.certificate import Certificate, OnFailure, check_on_failure
 from bigrad.gradients import GradientRule, Implicit
 from bigrad.solvers import LBFGS, Reading, Solver
+from bigrad.tree import tensors_of
 
 
 class ArgMin(nn.Module):
@@ -50,18 +51,18 @@ class ArgMin(nn.Module):
         self.certificate = None
         self._probed = False
         self._init_function = init if callable(init) else None
-        tree: Any = () if callable(init) else init
-        leaves, self._init_spec = optree.tree_flatten(tree)
+        leaves = [] if callable(init) else tensors_of(init, "init")
+        self._init_spec = optree.tree_structure(() if callable(init) else init)
         self._init_count = len(leaves)
         for place, leaf in enumerate(leaves):
             # Buffers follow .to(device); where the search starts is no learnt state, so they are not saved.
-            self.register_buffer(f"_init_{place}", leaf, persistent=False)
+            self.register_buffer(f"_init_{place}", leaf.detach(), persistent=False)
 
     def forward(self, *inputs: Any, init: Any = None) -> Any:
         """Solve for these inputs; ``init`` starts this one call elsewhere."""
         reading = Reading(self.objective, self._start() if init is None else init, inputs, probe=not self._probed)
         result, self.certificate = reading.solve(self.solver, self.gradient, self.on_failure)
-        self._probed = True
+        self._probed = not reading.probe
         return result
 
     def _start(self) -> Any:

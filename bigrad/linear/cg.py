@@ -43,6 +43,8 @@ class CG(LinearSolver):
     def __post_init__(self) -> None:
         if self.rtol is not None and not self.rtol >= 0:
             raise InputError(f"CG: rtol is {self.rtol}; it must be >= 0")
+        if self.max_steps is not None and self.max_steps < 0:
+            raise InputError(f"CG: max_steps is {self.max_steps}; it must be >= 0")
         if not self.damping >= 0:
             raise InputError(f"CG: damping is {self.damping}; it must be >= 0")
 
@@ -52,6 +54,9 @@ class CG(LinearSolver):
         eps = torch.finfo(b.dtype).eps
         size = b.shape[-1]
         budget = 10 * size + 100 if self.max_steps is None else self.max_steps
+        unit = b.abs().amax(-1)
+        unit = torch.where((unit > 0) & unit.isfinite(), unit, 1.0)
+        b = b / unit.unsqueeze(-1)  # squares neither underflow nor overflow
         b_norm = b.norm(dim=-1)
         wanted = linear_tolerance(self.rtol, b.dtype) * b_norm
 
@@ -60,8 +65,8 @@ class CG(LinearSolver):
         scale = torch.zeros_like(b_norm)  # lower bound of the norm of A
         status = torch.full(b_norm.shape, int(Status.MAX_STEPS), dtype=torch.int64, device=b.device)
         status = torch.where(rr.isfinite(), status, int(Status.NON_FINITE))
-        live = (rr.sqrt() > wanted) & rr.isfinite()
         steps = torch.zeros_like(status)
+        live = (rr.sqrt() > wanted) & rr.isfinite() & (steps < budget)
         lanczos: list[tuple[Tensor, Tensor, Tensor]] = []
         restarted_at = torch.full_like(b_norm, torch.inf)
 
@@ -73,9 +78,11 @@ class CG(LinearSolver):
                 norm = rr.sqrt()
                 open_ = (status == int(Status.MAX_STEPS)) & (norm > wanted)
                 improves = norm < 0.5 * restarted_at
-                floor = norm <= 100 * eps * (scale * u.norm(dim=-1) + b_norm)
-                ended = torch.where(floor, int(Status.ROUNDING_FLOOR), int(Status.STALLED))
-                status = torch.where(open_ & ~improves, ended, status)
+                lost = 100 * eps * scale * u.norm(dim=-1)  # what rounding does to A u
+                floor = torch.where(lost < b_norm, int(Status.ROUNDING_FLOOR), int(Status.SINGULAR))
+                ended = torch.where(improves, int(Status.MAX_STEPS), int(Status.STALLED))
+                ended = torch.where(norm <= lost + 100 * eps * b_norm, floor, ended)
+                status = torch.where(open_ & ~(improves & (steps < budget)), ended, status)
                 status = torch.where(
                     (status == int(Status.MAX_STEPS)) & (norm <= wanted), int(Status.CONVERGED), status
                 )
@@ -91,8 +98,10 @@ class CG(LinearSolver):
             Ap_norm = Ap.norm(dim=-1)
             scale = torch.maximum(scale, torch.where(live, Ap_norm / pp.sqrt(), 0.0))
             broken = live & ~curvature.isfinite()
-            flat = live & (curvature <= 4 * eps * Ap_norm * pp.sqrt())
-            singular = flat & (curvature >= -4 * eps * Ap_norm * pp.sqrt())
+            noise = 10 * eps * scale * pp
+            flat = live & ~broken & (curvature <= noise)
+            # A positive semidefinite A has |A p|^2 <= |A| <p, A p>: no curvature, then, and no product either.
+            singular = flat & (curvature >= -noise) & (Ap_norm.square() <= 10 * scale * noise)
             status = torch.where(broken, int(Status.NON_FINITE), status)
             status = torch.where(flat, int(Status.INDEFINITE), status)
             status = torch.where(singular, int(Status.SINGULAR), status)
@@ -108,8 +117,8 @@ class CG(LinearSolver):
             steps = steps + live
             live = live & (rr.sqrt() > wanted) & (steps < budget)
 
-        certificate = Certificate("linear solve", status, rr.sqrt(), wanted, steps, ritz=_ritz(lanczos, b_norm))
-        return u, certificate
+        found, wanted, ritz = rr.sqrt() * unit, wanted * unit, _ritz(lanczos, b_norm)
+        return u * unit.unsqueeze(-1), Certificate("linear solve", status, found, wanted, steps, ritz=ritz)
 
 
 def _ritz(lanczos: list[tuple[Tensor, Tensor, Tensor]], like: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..certificate import Certificate, Status
+from ..errors import InputError
 from .solver import LinearSolver, Operator, linear_tolerance
 
 
@@ -27,6 +28,10 @@ class Direct(LinearSolver):
     """
 
     damping: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.damping >= 0:
+            raise InputError(f"Direct: damping is {self.damping}; it must be >= 0")
 
     def solve(self, operator: Operator, b: Tensor) -> tuple[Tensor, Certificate]:
         """Solve for ``u`` by one factorisation of ``(*batch, n, n)``."""
@@ -51,11 +56,12 @@ class Direct(LinearSolver):
         residual, b_norm = (b - apply(u)).norm(dim=-1), b.norm(dim=-1)
         eps = torch.finfo(b.dtype).eps
         wanted = linear_tolerance(None, b.dtype) * b_norm
-        floor = 100 * eps * size * (torch.linalg.matrix_norm(matrix) * u.norm(dim=-1) + b_norm)
+        lost = 100 * eps * torch.linalg.matrix_norm(matrix) * u.norm(dim=-1)  # what rounding does to A u
+        floor = torch.where(lost < b_norm, int(Status.ROUNDING_FLOOR), int(Status.SINGULAR))
         # Rounding alone makes the last pivot of a singular matrix non-zero: compare the pivots with each other.
         pivot = factor.diagonal(dim1=-2, dim2=-1).abs()
         rank_lost = (info > 0) | (pivot.amin(-1) <= eps * pivot.amax(-1)) if size else info > 0
-        status = torch.where(residual <= floor, int(Status.ROUNDING_FLOOR), int(Status.STALLED))
+        status = torch.where(residual <= size * (lost + 100 * eps * b_norm), floor, int(Status.STALLED))
         status = torch.where(residual <= wanted, int(Status.CONVERGED), status)
         status = torch.where(rank_lost, int(Status.SINGULAR), status)
         status = torch.where(residual.isfinite() | rank_lost, status, int(Status.NON_FINITE))

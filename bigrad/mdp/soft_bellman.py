@@ -81,6 +81,8 @@ def solve_soft_bellman(
     batch = torch.broadcast_shapes(*(x.shape[: x.ndim - events] for x, events in zip(inputs, _EVENTS, strict=True)))
     record = Record(check_on_failure(on_failure))
     rule = Implicit(Direct()) if gradient is None else gradient
+    if not isinstance(rule, GradientRule):
+        raise InputError(f"gradient is {rule!r}; wanted one of bigrad.gradients, such as gradients.Implicit()")
     start = reward.new_zeros((*batch, reward.shape[-2]))
     value = rule.attach(SoftBellmanEquation(len(batch)), policy_iteration, start, inputs, record)
     q_value = action_values(value, *inputs[:3])
@@ -185,6 +187,8 @@ def _aligned(
     named = {"transition": transition, "discount": discount, "temperature": temperature}
     numbers = {}
     for name, given in named.items():
+        if not isinstance(given, (int, float, Tensor)):
+            raise InputError(f"{name} is {given!r}; wanted a number or a tensor")
         tensor = given if isinstance(given, Tensor) else torch.tensor(given, dtype=reward.dtype, device=reward.device)
         if tensor.dtype != reward.dtype:
             raise InputError(f"{name} has dtype {tensor.dtype} and reward {reward.dtype}: convert one with .to()")
@@ -208,11 +212,13 @@ def _check_values(reward: Tensor, transition: Tensor, discount: Tensor, temperat
     """Raise :class:`InputError` where a number makes no Markov decision process."""
     if not bool(reward.isfinite().all()):
         raise InputError("reward contains NaN or infinity; wanted finite numbers")
-    if not bool(((discount >= 0) & (discount < 1)).all()):
-        worst = float(torch.where((discount >= 0) & (discount < 1), 0.0, discount).abs().max())
-        raise InputError(f"discount is {worst:.6g}; wanted 0 <= discount < 1 (an endless sum has no value at 1)")
-    if not bool(((temperature > 0) & temperature.isfinite()).all()):
-        raise InputError(f"temperature is {float(temperature.min()):.6g}; wanted a positive finite number")
+    outside = ~((discount >= 0) & (discount < 1))
+    if bool(outside.any()):
+        found = float(discount[outside][0])
+        raise InputError(f"discount is {found:.6g}; wanted 0 <= discount < 1 (an endless sum has no value at 1)")
+    outside = ~((temperature > 0) & temperature.isfinite())
+    if bool(outside.any()):
+        raise InputError(f"temperature is {float(temperature[outside][0]):.6g}; wanted a positive finite number")
     total = transition.sum(-1)
     smallest = float(transition.min())
     good = (total - 1).abs() <= _ROW_TOLERANCE

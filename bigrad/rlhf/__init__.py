@@ -12,11 +12,15 @@ except ImportError as error:
 from .ceilings import Ceiling, ceiling_of
 from .preferences import Pairs, PreferenceStore
 from .progress import print_result
+from .replay import RelabelledReplayBuffer
+from .response import ResponseSettings, response_term, score_weights, segment_losses
 from .result import Result
 from .reward_model import RewardEnsemble
 from .settings import METHODS, Settings
+from .snapshot import load_tree, save_tree
 from .teacher import SyntheticTeacher, Teacher
 from .trainer import PreferenceTrainer
+from .upper_level import UpperStep, draw_pairs, upper_step
 
 __all__ = [
     "METHODS",
@@ -24,11 +28,21 @@ __all__ = [
     "Pairs",
     "PreferenceStore",
     "PreferenceTrainer",
+    "RelabelledReplayBuffer",
+    "ResponseSettings",
     "Result",
     "RewardEnsemble",
     "Settings",
     "SyntheticTeacher",
     "Teacher",
+    "UpperStep",
     "ceiling_of",
+    "draw_pairs",
+    "load_tree",
     "print_result",
+    "response_term",
+    "save_tree",
+    "score_weights",
+    "segment_losses",
+    "upper_step",
 ]

@@ -33,8 +33,8 @@ class SoftAgent(SAC):
         if self.holding:
             self.owed += gradient_steps
             return
-        owed, self.owed = self.owed, 0
-        super().train(gradient_steps + owed, batch_size)
+        super().train(gradient_steps + self.owed, batch_size)
+        self.owed = 0
 
     def _sample_action(
         self, learning_starts: int, action_noise: Any = None, n_envs: int = 1

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import importlib.metadata
 
 import gymnasium
+import numpy as np
 from gymnasium import spaces
 
 from ..errors import InputError, MissingPackage, UnsupportedError
+
+_PACKAGES = ("mujoco", "pygame")  # what the extra brings along for gymnasium's own environments
 
 
 def make(name: str) -> gymnasium.Env:
@@ -17,13 +19,16 @@ def make(name: str) -> gymnasium.Env:
     Raises:
         InputError: no such name; the nearest ones are named.
         MissingPackage: the environment needs a package that is not installed.
-        UnsupportedError: its actions are not continuous or its observations no flat vector.
+        UnsupportedError: its actions are not continuous and bounded, its observations no flat vector, or
+            it needs a package that bigrad does not know.
     """
     try:
         env = gymnasium.make(name)
     except gymnasium.error.DependencyNotInstalled as error:
-        extra = "atari" if "ale" in str(error).lower() else "rl"
-        raise MissingPackage(_named_package(str(error)), extra, f"the environment {name}") from error
+        for package in _PACKAGES:
+            if package in str(error).lower():
+                raise MissingPackage(package, "rl", f"the environment {name}") from error
+        raise UnsupportedError(f"{name} needs a package that bigrad does not install: {error}") from error
     except gymnasium.error.Error as error:
         near = difflib.get_close_matches(name, list(gymnasium.registry), n=3, cutoff=0.4)
         hint = f"the nearest names are {', '.join(near)}" if near else "gymnasium.registry lists the names"
@@ -46,12 +51,10 @@ def make(name: str) -> gymnasium.Env:
             f"{name} has observations of shape {env.observation_space.shape}; image observations are not served yet: "
             "choose an environment with a vector"
         )
+    if not (np.isfinite(env.action_space.low).all() and np.isfinite(env.action_space.high).all()):
+        env.close()
+        raise UnsupportedError(
+            f"{name} has actions without bounds ({env.action_space}), and a squashed policy needs them: wrap it in "
+            "gymnasium.wrappers.TransformAction with a bounded Box and register it"
+        )
     return env
-
-
-def _named_package(message: str) -> str:
-    installed = {name.lower() for name in importlib.metadata.packages_distributions()}
-    for package in ("mujoco", "box2d", "ale-py", "pygame"):
-        if package.replace("-", "_") not in installed and package.split("-")[0] in message.lower():
-            return package
-    return "a gymnasium extra"

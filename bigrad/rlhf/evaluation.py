@@ -7,6 +7,8 @@ from collections.abc import Callable
 import gymnasium
 import numpy as np
 
+from ..errors import InputError
+
 Policy = Callable[[np.ndarray], np.ndarray]
 
 _FIRST_SEED = 10_000  # the same starts for every run that is compared
@@ -20,6 +22,9 @@ def true_returns(env: str, policy: Policy | None, episodes: int, seed: int = _FI
         policy: observations ``(episodes, *)`` to actions ``(episodes, *)``; ``None`` acts at random.
         episodes: how many.
         seed: of the first start; the others follow.
+
+    Raises:
+        InputError: a return is NaN or infinite.
     """
     side_by_side = gymnasium.make_vec(env, episodes, vectorization_mode="sync")
     try:
@@ -33,4 +38,6 @@ def true_returns(env: str, policy: Policy | None, episodes: int, seed: int = _FI
             running &= ~(ended | cut)
     finally:
         side_by_side.close()
+    if not np.isfinite(total).all():
+        raise InputError(f"{env} gave an episode a return that is not finite: mend the environment's reward")
     return total

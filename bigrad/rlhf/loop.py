@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
-from ..errors import InputError
+from ..errors import InputError, RunError
+from .preferences import Pairs
 from .progress import progress_bar
 from .response import ResponseSettings, response_term
 from .upper_level import Term, accuracy, agreement, draw_pairs, preference_logits, preference_loss, upper_step
@@ -71,14 +72,20 @@ class Loop(BaseCallback):
             self._show()
         return True
 
+    def _on_training_end(self) -> None:
+        self.logger.dump(self.num_timesteps)
+        self.logger.close()
+
     def _on_rollout_end(self) -> None:
         # Here the step is in the buffer already.
         due = self._due
         if due is None or self.num_timesteps < due:
             return
+        done, chosen = self.trainer.rounds_done, self.trainer.settings
         whole = bool(self.trainer.buffer.dones[self.trainer.buffer.pos - 1, 0])
-        overdue = self.num_timesteps >= due + self.trainer.settings.on_policy_steps
-        if whole or overdue or self.trainer.rounds_done == 0:
+        # Every round finds its place before the run ends: one a step at the latest.
+        latest = min(due + chosen.on_policy_steps, chosen.steps + 1 - (len(self.schedule) - done))
+        if whole or self.num_timesteps >= latest or done == 0:
             self._round()
 
     def _round(self) -> None:
@@ -129,9 +136,7 @@ class Loop(BaseCallback):
                 f"no episode of {chosen.env} has lasted {chosen.segment} steps yet: choose a smaller segment or a "
                 "longer warm_up"
             )
-        label = np.asarray(trainer.teacher.label(pairs.returns[:, 0], pairs.returns[:, 1]), dtype=np.float64)
-        if label.shape != (wanted,) or not ((label >= 0) & (label <= 1)).all():
-            raise InputError(f"the teacher returned {label!r} for {wanted} pairs; wanted as many numbers from 0 to 1")
+        label = self._label(pairs)
         trainer.store.add(pairs, label, self.num_timesteps)
         tie_rate = float((pairs.returns[:, 0] == pairs.returns[:, 1]).mean())
         if trainer.rounds_done == 0:
@@ -145,6 +150,24 @@ class Loop(BaseCallback):
             "fresh_loss": float(loss) if trainer.rounds_done else None,
             "fresh_accuracy": fresh,
         }
+
+    def _label(self, pairs: Pairs) -> np.ndarray:
+        teacher = self.trainer.teacher
+        if teacher is None:
+            raise RunError(
+                "this run was labelled by a teacher that is not saved with it: PreferenceTrainer.load(folder, "
+                "teacher=...) brings it back"
+            )
+        given = teacher.label(pairs.returns[:, 0], pairs.returns[:, 1])
+        try:
+            label = np.asarray(given, dtype=np.float64)
+        except (TypeError, ValueError):
+            label = np.zeros(0)
+        if label.shape != pairs.returns.shape[:1] or not ((label >= 0) & (label <= 1)).all():
+            raise InputError(
+                f"the teacher returned {given!r} for {len(pairs.returns)} pairs; wanted as many numbers from 0 to 1"
+            )
+        return label
 
     def _response(self, row: dict[str, Any]) -> list[Term]:
         """The response term of this round, before the reward model is fitted to the new labels."""

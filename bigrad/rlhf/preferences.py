@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ create table if not exists preference (
     id integer primary key, step integer not null, steps integer not null, label real not null,
     observation blob not null, action blob not null, returns blob not null
 )"""
+_COLUMNS = "step, steps, label, observation, action, returns"
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,9 @@ class PreferenceStore:
             self.connection = sqlite3.connect(":memory:" if path is None else path, isolation_level=None)
             self.connection.execute("pragma journal_mode=wal")
             self.connection.execute(_TABLE)
-            self.count = int(self.connection.execute("select count(*) from preference").fetchone()[0])
         except sqlite3.Error as error:
             raise RunError(f"{path} is no store of preferences ({error}): restore it or start anew") from error
+        self.count = len(self.load()[1])
 
     def add(self, pairs: Pairs, labels: np.ndarray, step: int) -> None:
         """Store labelled pairs; each is on disk when this returns."""
@@ -66,21 +68,26 @@ class PreferenceStore:
                 pairs.observation, pairs.action, pairs.returns, labels, strict=True
             )
         ]
-        try:
-            self.connection.executemany(
-                "insert into preference (step, steps, label, observation, action, returns) values (?, ?, ?, ?, ?, ?)",
-                rows,
-            )
-        except sqlite3.Error as error:
-            raise RunError(
-                f"a label could not be stored in {self.path} ({error}): free some space and resume"
-            ) from error
-        self.count += len(rows)
+        self._insert(rows)
+
+    def extend(self, source: PreferenceStore) -> None:
+        """Take over what another store holds beyond this one's rows.
+
+        Raises:
+            RunError: the other store does not begin with this one's rows.
+        """
+        known, rows = self._rows(), source._rows()
+        if rows[: len(known)] != known:
+            raise RunError(f"{self.path} holds another run's labels: choose another folder")
+        self._insert(rows[len(known) :])
 
     def load(self) -> tuple[Pairs, Tensor]:
-        """All pairs and their labels ``(pairs,)``, oldest first."""
-        query = "select steps, label, observation, action, returns from preference order by id"
-        rows = self.connection.execute(query).fetchall()
+        """All pairs and their labels ``(pairs,)``, oldest first.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        rows = self._rows()
         if not rows:
             empty = torch.zeros(0)
             return Pairs(empty, empty, np.zeros((0, 2))), empty
@@ -88,16 +95,17 @@ class PreferenceStore:
             observation, action = (
                 torch.stack(
                     [
-                        torch.from_numpy(np.frombuffer(row[place], np.float32).copy()).reshape(2, row[0], -1)
+                        torch.from_numpy(np.frombuffer(row[place], np.float32).copy()).reshape(2, row[1], -1)
                         for row in rows
                     ]
                 )
-                for place in (2, 3)
+                for place in (3, 4)
             )
-            returns = np.stack([np.frombuffer(row[4], np.float64) for row in rows])
+            returns = np.stack([np.frombuffer(row[5], np.float64) for row in rows])
+            label = torch.tensor([row[2] for row in rows], dtype=torch.float32)
         except (ValueError, RuntimeError, TypeError) as error:
             raise RunError(f"{self.path} holds a damaged pair ({error}): restore it or start anew") from error
-        return Pairs(observation, action, returns), torch.tensor([row[1] for row in rows], dtype=torch.float32)
+        return Pairs(observation, action, returns), label
 
     def trim(self, count: int) -> None:
         """Forget all but the first ``count`` rows."""
@@ -109,3 +117,18 @@ class PreferenceStore:
     def close(self) -> None:
         """Close the file."""
         self.connection.close()
+
+    def _insert(self, rows: list[tuple[Any, ...]]) -> None:
+        try:
+            self.connection.executemany(f"insert into preference ({_COLUMNS}) values (?, ?, ?, ?, ?, ?)", rows)
+        except sqlite3.Error as error:
+            raise RunError(
+                f"a label could not be stored in {self.path} ({error}): free some space and resume"
+            ) from error
+        self.count += len(rows)
+
+    def _rows(self) -> list[tuple[Any, ...]]:
+        try:
+            return self.connection.execute(f"select {_COLUMNS} from preference order by id").fetchall()
+        except sqlite3.Error as error:
+            raise RunError(f"{self.path} is damaged ({error}): restore it or start anew") from error

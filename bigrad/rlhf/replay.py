@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ class RelabelledReplayBuffer(ReplayBuffer):
         if self.reward_model is None:
             return samples
         with torch.no_grad():
-            reward = self.reward_model(samples.observations, samples.actions)
+            reward = self.reward_model(samples.observations.float(), samples.actions)
         return samples._replace(rewards=reward.unsqueeze(-1))
 
     def steps(self, places: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -66,11 +67,8 @@ class RelabelledReplayBuffer(ReplayBuffer):
         """The places of every episode that began and ended within the last ``steps`` steps, oldest first."""
         count = min(self.size(), steps)
         order = (self.pos - count + np.arange(count)) % self.buffer_size
-        ends = np.flatnonzero(self.dones[order, 0])
-        begins = np.concatenate([ends[:-1] + 1, []]).astype(np.int64)
-        before = (order[0] - 1) % self.buffer_size if count else 0
-        if len(ends) and (self.size() == count or self.dones[before, 0]):
-            begins = np.concatenate([[0], begins])
-        else:
-            ends = ends[1:]
-        return [order[begin : end + 1] for begin, end in zip(begins, ends, strict=True)]
+        edges = np.flatnonzero(self.dones[order, 0]) + 1
+        # An episode begins with the first of these steps where another ended before it, or nothing was overwritten.
+        if not self.full if count == self.size() else self.dones[order[0] - 1, 0]:
+            edges = np.concatenate([[0], edges])
+        return [order[begin:end] for begin, end in pairwise(edges)]

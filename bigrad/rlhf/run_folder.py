@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box
 
-from ..errors import InputError, RunError
+from ..errors import BigradError, RunError
 from .curves import draw_curves
 from .preferences import PreferenceStore
 from .result import Result
 from .settings import Settings
 from .snapshot import load_tree, read_json, save_tree, write_json
-from .teacher import SyntheticTeacher
+from .teacher import SyntheticTeacher, Teacher
 
 if TYPE_CHECKING:
     from .trainer import PreferenceTrainer
@@ -43,7 +43,9 @@ def save(folder: Path, trainer: PreferenceTrainer) -> None:
     """Write configuration, checkpoint, labels, and the policy and reward model for others to use."""
     agent, buffer = trainer.agent, trainer.buffer
     if trainer.store.path != folder / LABELS:
-        _copy_labels(folder, trainer)
+        copy = open_labels(folder)
+        copy.extend(trainer.store)
+        copy.close()
     size = buffer.size()
     teacher = trainer.teacher if isinstance(trainer.teacher, SyntheticTeacher) else None
     weights = agent.get_parameters()
@@ -69,6 +71,7 @@ def save(folder: Path, trainer: PreferenceTrainer) -> None:
         "rounds_done": trainer.rounds_done,
         "labels": trainer.store.count,
         "seconds": trainer.seconds,
+        "history": trainer.history,
     }
     save_tree(folder / CHECKPOINT, state)
     write_json(folder / HISTORY, trainer.history)
@@ -105,36 +108,35 @@ def save(folder: Path, trainer: PreferenceTrainer) -> None:
     )
 
 
-def _copy_labels(folder: Path, trainer: PreferenceTrainer) -> None:
-    store = open_labels(folder)
-    if store.count:
-        raise RunError(f"{folder} holds another run's labels: choose another folder")
-    pairs, labels = trainer.store.load()
-    store.add(pairs, labels.numpy(), trainer.agent.num_timesteps)
-    store.close()
-
-
-def load(kind: type[PreferenceTrainer], folder: Path, device: str | torch.device) -> PreferenceTrainer:
-    """Build a trainer and put the saved state into it."""
+def load(
+    kind: type[PreferenceTrainer], folder: Path, teacher: Teacher | None, device: str | torch.device
+) -> PreferenceTrainer:
+    """Build a trainer and put the saved state into it; ``teacher`` is for a run whose own is not saved."""
     config = read_json(folder / CONFIG)
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise RunError(f"{folder / CONFIG} is not of a run of this version of bigrad (wanted format {FORMAT!r})")
     settings = Settings.from_json(config.get("settings")).to_json()
     taught = config.get("teacher")
     state = load_tree(folder / CHECKPOINT)
-    history = read_json(folder / HISTORY)
     try:
-        teacher = SyntheticTeacher(float(taught["beta"]), taught["seed"]) if taught else None
-        trainer = kind(teacher=teacher, device=device, **settings)
+        synthetic = SyntheticTeacher(float(taught["beta"]), taught["seed"]) if taught else None
+        trainer = kind(teacher=synthetic, device=device, **settings)
+        trainer.teacher = synthetic or teacher
         _restore(trainer, state)
-        trainer.history = list(history)
+        labelled = int(state["labels"])
+    except BigradError:
+        raise
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
-        if isinstance(error, InputError | RunError):
-            raise
         raise RunError(
             f"{folder / CHECKPOINT} does not fit its configuration ({error}): restore it or start anew"
         ) from error
+    # Labels given after the last checkpoint count: none is asked for twice.
     trainer.store = open_labels(folder)
+    if trainer.store.count < labelled:
+        raise RunError(
+            f"{folder / LABELS} holds {trainer.store.count} labels and the checkpoint was made with {labelled}: "
+            f"restore it (with {LABELS}-wal, if there is one) or start anew"
+        )
     return trainer
 
 
@@ -153,6 +155,8 @@ def _restore(trainer: PreferenceTrainer, state: dict[str, Any]) -> None:
         buffer.timeouts[buffer.pos - 1] = 1
     buffer.reward_model = trainer.reward_model if state["labelled_reward"] else None
     counters = state["counters"]
+    assert agent.env is not None
+    agent.env.seed(trainer.settings.seed + int(counters["num_timesteps"]))  # not the starts that it had already
     agent.num_timesteps, agent.owed = int(counters["num_timesteps"]), int(counters["owed"])
     agent._n_updates, agent._episode_num = int(counters["_n_updates"]), int(counters["_episode_num"])  # noqa: SLF001
     random = state["random"]
@@ -164,6 +168,7 @@ def _restore(trainer: PreferenceTrainer, state: dict[str, Any]) -> None:
         trainer.teacher.generator.set_state(random["teacher"])
     trainer.rounds_done = int(state["rounds_done"])
     trainer.seconds = float(state["seconds"])
+    trainer.history = list(state["history"])
 
 
 def write_result(folder: Path, result: Result, history: list[dict[str, Any]]) -> None:

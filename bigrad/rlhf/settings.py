@@ -13,6 +13,8 @@ METHODS = {
     "sac": "the true reward: what a learner without preferences reaches",
 }
 
+_KINDS = {str: "a string", int: "a whole number", float: "a number"}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -71,13 +73,17 @@ class Settings:
     episodes: int = 100
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            kind, value = type(field.default), getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+                raise InputError(f"{field.name} is {value!r}; wanted {_KINDS[kind]}")
         if self.method not in METHODS:
             raise InputError(f"method is {self.method!r}; wanted one of {', '.join(METHODS)}")
         whole = ("steps", "rounds", "segment", "members", "width", "batch", "units", "episodes", "draws", "opponents")
         for name in (*whole, "warm_up", "first_upper_steps", "upper_steps", "transitions", "on_policy_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; wanted at least 1")
-        if self.labels < 2 and self.method != "sac":
+        if self.labels < 2 and self.learns_reward:
             raise InputError(f"labels is {self.labels}; {self.method} learns from labels: wanted at least 2")
         for name in ("first_share", "label_until", "upper_until"):
             if not 0 < getattr(self, name) <= 1:
@@ -87,10 +93,15 @@ class Settings:
         for name in ("temperature", "lr", "reward_step"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"{name} is {getattr(self, name)}; wanted a positive finite number")
-        if self.method != "sac" and self.steps <= self.warm_up:
+        for name in ("reward_decay", "ridge", "response_weight"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InputError(f"{name} is {getattr(self, name)}; wanted a finite number, at least 0")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed is {self.seed}; wanted 0 <= seed < 2**32")
+        if self.learns_reward and self.steps < self.warm_up + self.rounds:
             raise InputError(
-                f"steps is {self.steps} and warm_up {self.warm_up}; wanted more steps than the warm-up takes, as the "
-                "first labels come after it"
+                f"steps is {self.steps}, warm_up {self.warm_up} and rounds {self.rounds}; wanted more steps than the "
+                "warm-up takes, and one for each round after it"
             )
 
     @property
@@ -106,7 +117,7 @@ class Settings:
         interval = max(1, (last - self.warm_up) // self.rounds)
         labelled = [self.warm_up + interval * k for k in range(self.rounds + 1)]
         end = int(self.upper_until * self.steps)
-        return [due for due in labelled if due <= self.steps] + list(range(labelled[-1] + interval, end + 1, interval))
+        return labelled + list(range(labelled[-1] + interval, end + 1, interval))
 
     def labels_by(self, place: int) -> int:
         """How many labels are given once round ``place`` is over."""
@@ -125,13 +136,10 @@ class Settings:
         Raises:
             RunError: it is something else.
         """
-        known = {field.name: type(field.default) for field in fields(cls)}
-        if not isinstance(content, dict) or set(content) != set(known):
-            odd = sorted(set(content) ^ set(known)) if isinstance(content, dict) else [type(content).__name__]
+        known = {field.name for field in fields(cls)}
+        if not isinstance(content, dict) or set(content) != known:
+            odd = sorted(set(content) ^ known) if isinstance(content, dict) else [type(content).__name__]
             raise RunError(f"the settings are not those of this version of bigrad: {', '.join(odd[:5])}")
-        for name, kind in known.items():
-            if not isinstance(content[name], (int, float) if kind is float else kind):
-                raise RunError(f"the setting {name} is {content[name]!r}; wanted a {kind.__name__}")
         try:
             return cls(**content)
         except InputError as error:

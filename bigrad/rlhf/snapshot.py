@@ -23,19 +23,19 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         RunError: it could not be written; what was there before is untouched.
     """
-    handle, name = -1, ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        finally:  # Ctrl-C leaves nothing behind either
+            Path(name).unlink(missing_ok=True)
     except OSError as error:
-        if name and os.path.exists(name):
-            os.unlink(name)
         raise RunError(
             f"{path} could not be written ({len(content)} bytes): {error.strerror or error}. What was saved before is "
             "intact: free some space or choose another folder, and continue with --resume"
@@ -62,9 +62,12 @@ def read_json(path: Path) -> Any:
 
 
 def save_tree(path: Path, tree: Any) -> None:
-    """Save nested dicts and lists of tensors, arrays, numbers, strings and None as safetensors with a JSON outline."""
+    """Save nested dicts and lists of tensors, arrays, numbers, strings and None as safetensors with a JSON outline.
+
+    Each tensor is named after its place, so that other readers of safetensors find it too.
+    """
     tensors: dict[str, Tensor] = {}
-    outline = json.dumps(_outline(tree, tensors))
+    outline = json.dumps(_outline(tree, tensors, ()))
     write_atomically(path, save(tensors, metadata={"outline": outline}))
 
 
@@ -81,18 +84,21 @@ def load_tree(path: Path) -> Any:
         return _rebuild(json.loads(metadata["outline"]), tensors)
     except FileNotFoundError as error:
         raise RunError(f"{path} does not exist. Is this the folder of a run?") from error
-    except (OSError, ValueError, KeyError, TypeError, IndexError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, safetensors.SafetensorError) as error:
         raise RunError(f"{path} is damaged or was not written by bigrad ({error}): restore it or start anew") from error
 
 
-def _outline(value: Any, tensors: dict[str, Tensor]) -> Any:
+def _outline(value: Any, tensors: dict[str, Tensor], place: tuple[Any, ...]) -> Any:
     if isinstance(value, dict):
         # Optimizer states have integer keys: pairs keep the kind of each key.
-        return {"dict": [[key, _outline(item, tensors)] for key, item in value.items()]}
+        return {"dict": [[key, _outline(item, tensors, (*place, key))] for key, item in value.items()]}
     if isinstance(value, (list, tuple)):
-        return {"tuple" if isinstance(value, tuple) else "list": [_outline(item, tensors) for item in value]}
+        items = [_outline(item, tensors, (*place, index)) for index, item in enumerate(value)]
+        return {"tuple" if isinstance(value, tuple) else "list": items}
     if isinstance(value, Tensor | np.ndarray):
-        key = str(len(tensors))
+        key = ".".join(map(str, place))
+        while key in tensors:
+            key += "'"
         if isinstance(value, np.ndarray):
             tensors[key] = torch.from_numpy(value.copy())
             return {"array": key}

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from stable_baselines3.common.logger import configure
+from stable_baselines3.common.logger import Logger, configure
 from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.utils import get_device
 
 from ..errors import InputError, RunError
 from . import environments, run_folder
@@ -73,13 +74,17 @@ class PreferenceTrainer:
             self.settings = Settings(env=env, method=method, labels=labels, seed=seed, **settings)
         except TypeError as error:
             raise InputError(f"{error}; Settings lists the names") from error
-        self.teacher = SyntheticTeacher() if teacher is None else teacher
+        self.teacher: Teacher | None = SyntheticTeacher() if teacher is None else teacher
         if isinstance(self.teacher, SyntheticTeacher) and self.teacher.seed is None:
             self.teacher.generator.manual_seed(seed)
         self._build(device)
 
     def _build(self, device: str | torch.device) -> None:
         chosen = self.settings
+        try:
+            device = get_device(device)
+        except RuntimeError as error:
+            raise InputError(f"device is {device!r}, which torch does not know: {error}") from error
         env = Monitor(environments.make(chosen.env))
         self.agent = SoftAgent(
             "MlpPolicy",
@@ -136,12 +141,12 @@ class PreferenceTrainer:
             if self.agent.num_timesteps:
                 raise RunError(f"this run was started for {self.settings.steps} steps; start a new one for {steps}")
             self._restart_with(steps)
-        folder = None if out is None else Path(out)
+        folder = None if out is None else Path(out).resolve()
         if folder is not None:
             self._move_labels_to(folder)
             self.agent.set_logger(configure(str(folder / "tensorboard"), ["tensorboard"]))
         else:
-            self.agent.set_logger(configure(None, []))
+            self.agent.set_logger(Logger(None, []))
         began = time.perf_counter()
         loop = Loop(self, folder, progress_bar)
         try:
@@ -172,14 +177,13 @@ class PreferenceTrainer:
         """From now on each label is on disk the moment it is given."""
         if self.store.path == folder / run_folder.LABELS:
             return
-        if self.agent.num_timesteps == 0 and run_folder.holds_a_run(folder):
+        if run_folder.holds_a_run(folder):
             raise RunError(
-                f"{folder} holds a run already: continue it with --resume {folder}, or choose another folder"
+                f"{folder} holds a run already: continue it with PreferenceTrainer.load or --resume, or choose another "
+                "folder"
             )
         store = run_folder.open_labels(folder)
-        if self.store.count and not store.count:
-            pairs, labels = self.store.load()
-            store.add(pairs, labels.numpy(), 0)
+        store.extend(self.store)
         self.store = store
         self.save(folder)
 
@@ -189,16 +193,23 @@ class PreferenceTrainer:
         Raises:
             RunError: the folder cannot be written; what was saved before still loads.
         """
-        run_folder.save(Path(path), self)
+        run_folder.save(Path(path).resolve(), self)
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str | torch.device = "auto") -> PreferenceTrainer:
+    def load(
+        cls, path: str | Path, *, teacher: Teacher | None = None, device: str | torch.device = "auto"
+    ) -> PreferenceTrainer:
         """Read a folder that :meth:`save` or a run wrote; nothing in it is executed.
+
+        Args:
+            path: the folder.
+            teacher: who goes on labelling a run whose teacher was not a :class:`SyntheticTeacher`.
+            device: where the networks live.
 
         Raises:
             RunError: it is no run, damaged, or of another version.
         """
-        return run_folder.load(cls, Path(path), device)
+        return run_folder.load(cls, Path(path).resolve(), teacher, device)
 
     def _act(self, observation: np.ndarray) -> np.ndarray:
         return self.agent.predict(observation, deterministic=True)[0]

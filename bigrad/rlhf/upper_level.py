@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..calculus import gradients_of
+from ..errors import Diverged
 from .preferences import Pairs
 from .replay import RelabelledReplayBuffer
 from .reward_model import RewardEnsemble
@@ -83,6 +84,9 @@ def upper_step(
         label: their labels.
         response: scalars whose gradients estimate the response term; empty for none.
         weight: factor of the response term.
+
+    Raises:
+        Diverged: the gradient is NaN or infinite; the model is left as it was.
     """
     parameters = list(reward.parameters())
     loss = preference_loss(preference_logits(reward, pairs), label).mean()
@@ -92,6 +96,11 @@ def upper_step(
         indirect = gradients_of(weight / len(response) * torch.stack([term() for term in response]).sum(), parameters)
         ratio = float(norm(indirect) / norm(gradient).clamp_min(1e-12))
         gradient = [a + b for a, b in zip(gradient, indirect, strict=True)]
+    if not torch.isfinite(norm(gradient)):
+        raise Diverged(
+            f"the gradient of the preference loss ({float(loss.detach()):.3g}) is not finite: choose a smaller "
+            "reward_step or response_weight"
+        )
     for parameter, part in zip(parameters, gradient, strict=True):
         parameter.grad = part
     optimizer.step()

@@ -20,6 +20,13 @@ from .solver import Solver
 
 Init = Any  # nested tensors, or a callable of the inputs that returns them
 
+_COUPLED = (
+    "the objective's value {}means as many independent problems, but the value of one depends on the variables of "
+    "another: return one number for a coupled problem (.sum()), or remove what couples them (a batch norm in training "
+    "mode, a mean over the batch); an init without batch dimensions that begins with the batch's size is ambiguous "
+    "under torch.func: expand it"
+)
+
 
 def argmin(
     objective: Callable[..., Tensor],
@@ -70,7 +77,7 @@ class Reading:
         objective: as the user wrote it.
         init: nested tensors or a callable of the inputs.
         inputs: the call's arguments.
-        probe: whether to check that the problems of a batch do not depend on each other.
+        probe: whether to check that the problems of a batch do not depend on each other; false once it is done.
     """
 
     objective: Callable[..., Tensor]
@@ -125,6 +132,8 @@ class Reading:
             raise InputError(f"the objective returned {type(value).__name__}; wanted a tensor, one number per problem")
         if value.dtype != self.dtype:
             raise InputError(f"the objective returned {value.dtype}; init is {self.dtype}: convert one of them")
+        if value.device != self.device:
+            raise InputError(f"the objective returned a tensor on {value.device}; init is on {self.device}: move one")
         return value
 
     def _shape_batch(self, tree: Any) -> None:
@@ -132,7 +141,7 @@ class Reading:
         batch = self._value_at(tree).shape
         self.batch_dims = len(batch)
         batched = all(leaf.shape[: self.batch_dims] == batch for leaf in tensors_of(tree, "init"))
-        expanded = tree_map(lambda leaf: leaf.expand(*batch, *leaf.shape), tree)
+        expanded = tree_map(lambda leaf: leaf.expand((*batch, *leaf.shape)), tree)
         if not batched:
             try:
                 shape = self._value_at(expanded).shape
@@ -142,18 +151,23 @@ class Reading:
                 raise InputError(self._batch_complaint(batch, f"with init expanded to it, the value is {tuple(shape)}"))
             tree = expanded
         self._adopt(tree)
+        if not (batched and batch):
+            return
         # Where a start without a batch happens to begin with the batch's size, the coupling tells which was meant.
-        if batched and batch and not calculus.transforming() and self._coupled():
-            as_given = tree
+        if calculus.transforming():
+            self.probe = True  # it cannot be tried here: the solve must at least not take the wrong one
+        elif self._coupled():
             self._adopt(expanded)
-            if self._value_at(expanded).shape != batch or self._coupled():
-                self._adopt(as_given)
-                raise InputError(
-                    f"the objective's value of shape {tuple(batch)} means as many independent problems, but the value "
-                    "of one depends on the variables of another: return one number for a coupled problem (.sum()), or "
-                    "remove what couples them (a batch norm in training mode, a mean over the batch)"
-                )
+            if not self._fits(expanded, batch):
+                raise InputError(_COUPLED.format(f"of shape {tuple(batch)} "))
             self.probe = False
+
+    def _fits(self, tree: Any, batch: torch.Size) -> bool:
+        """Whether the objective takes the adopted ``tree`` as that many independent problems."""
+        try:
+            return self._value_at(tree).shape == batch and not self._coupled()
+        except RuntimeError:
+            return False
 
     def _batch_complaint(self, batch: torch.Size, detail: str) -> str:
         return (
@@ -209,12 +223,10 @@ class Reading:
         record = Record(check_on_failure(on_failure))
 
         def run(problem: Problem, start: Tensor, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Certificate]:
-            if self.probe and problem.batch_dims and isinstance(problem, Objective):
+            if self.probe and isinstance(problem, Objective) and _side_by_side(problem, start):
                 self.probe = False
                 if coupled(problem, start, inputs):
-                    raise InputError(
-                        "the problems of the batch depend on each other: return one number for all of them"
-                    )
+                    raise InputError(_COUPLED.format(""))
             y, certificate = solver.solve(problem, start, inputs)
             certificate.what = "argmin"
             return y, certificate
@@ -223,12 +235,17 @@ class Reading:
         return self.structure.unravel(y), None if calculus.transforming() else record.certificate
 
 
+def _side_by_side(problem: Objective, y: Tensor) -> bool:
+    """Whether there is more than one problem, none of them empty."""
+    return problem.batch_dims > 0 and y.numel() > y.shape[-1]
+
+
 def coupled(problem: Objective, y: Tensor, inputs: tuple[Tensor, ...]) -> bool:
     """Whether one problem's value depends on another's variables, tried at two points.
 
     Weighting the values must weight each problem's gradient by its own weight and nothing else.
     """
-    if problem.batch_dims == 0 or y.numel() == y.shape[-1]:
+    if not _side_by_side(problem, y):
         return False
     place = torch.arange(y.numel(), device=y.device, dtype=torch.float64).reshape(y.shape)
     wiggle = ((place + 1) * 0.6180339887498949 % 1).to(y.dtype) - 0.5

@@ -17,6 +17,8 @@ from .solver import Solver, at_rounding_floor, check_stopping, outcome, toleranc
 
 Pair = tuple[Tensor, Tensor, Tensor]
 
+_PATIENCE = 500  # steps without a lower value or a clearly smaller gradient
+
 
 @dataclass(frozen=True)
 class LBFGS(Solver):
@@ -49,7 +51,7 @@ class LBFGS(Solver):
         def evaluate(y: Tensor) -> tuple[Tensor, Tensor]:
             return calculus.value_and_gradient(problem.value, y, *inputs)
 
-        y = start
+        y, eps = start, torch.finfo(start.dtype).eps
         f, g = evaluate(y)
         norm = g.norm(dim=-1)
         wanted = tolerance(self.rtol, self.atol, norm)
@@ -57,7 +59,7 @@ class LBFGS(Solver):
         live = finite & (norm > wanted)
         steps = torch.zeros(f.shape, dtype=torch.int64, device=f.device)
         floor = torch.zeros_like(live)
-        best_y, best_g, best_norm = y, g, norm
+        best_y, best_g, best_norm, lowest = y, g, norm, f
         since_best = torch.zeros_like(steps)
         retried = torch.zeros_like(live)
         pairs: deque[Pair] = deque(maxlen=self.history)
@@ -75,7 +77,8 @@ class LBFGS(Solver):
 
             norm = g.norm(dim=-1)
             finite = torch.where(live, f.isfinite() & norm.isfinite(), finite)
-            better = live & (norm < 0.9 * best_norm)
+            better = live & ((norm < 0.9 * best_norm) | (f < lowest - 4 * eps * lowest.abs()))
+            lowest = torch.where(live, torch.minimum(f, lowest), lowest)
             improved = live & (norm < best_norm)
             best_y = torch.where(improved.unsqueeze(-1), y, best_y)
             best_g = torch.where(improved.unsqueeze(-1), g, best_g)
@@ -90,7 +93,7 @@ class LBFGS(Solver):
                 floor = floor | (doubtful & resting)
                 # One fresh start along the steepest descent before giving up.
                 pairs = deque((_forget(pair, stuck) for pair in pairs), maxlen=self.history)
-                live = live & ~floor & ~(stuck & retried)
+                live = live & ~floor & ~(stuck & retried) & (since_best < _PATIENCE)
             retried = stuck | (retried & ~found)
             live = live & finite & (norm > wanted)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakValueDictionary
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -24,7 +24,7 @@ class PretendGenerator(CpuGenerator, metaclass=GeneratorType):
     """Stands in for ``torch.Generator``: on the pretend device it draws what a CPU generator of its seed draws."""
 
     place: torch.device
-    living: weakref.WeakValueDictionary[int, PretendGenerator] = weakref.WeakValueDictionary()
+    living: ClassVar[WeakValueDictionary[int, PretendGenerator]] = WeakValueDictionary()
 
     def __new__(cls, device: Any = "cpu") -> PretendGenerator:
         place = torch.device(device)

@@ -56,5 +56,5 @@ def tensors(x: Any) -> list[Tensor]:
     return [x] if isinstance(x, Tensor) else []
 
 
-def each(fn: Callable[[Any], Any], x: Any) -> Any:
-    return type(x)([each(fn, y) for y in x]) if isinstance(x, (list, tuple)) else fn(x)
+def each(function: Callable[[Any], Any], x: Any) -> Any:
+    return type(x)([each(function, y) for y in x]) if isinstance(x, (list, tuple)) else function(x)

@@ -16,6 +16,10 @@ Checked as CUDA does (``rules.py``, ``generator.py``):
 
 :func:`register` comes before the process's first backward, which starts autograd's thread of every device known by
 then. Nothing undoes it: what uses the device has a process of its own.
+
+Not as on a GPU: ``Module.to`` makes new parameters, so that an optimizer made before it keeps the old ones; draws are
+the CPU's; there is one device, and no stream, pinned memory, sparse tensor, convolution or ``torch.compile``;
+``UntypedStorage(n, device="pretend")`` crashes.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ from torch.utils import backend_registration
 from .engine import DeviceGuard, DeviceModule, mend_storages, raising_lost
 from .generator import pretend_device
 from .memory import NAME, device_tensor, each, host_tensor, on_device, tensors
-from .rules import Bound, check_devices, is_written, syncs
+from .rules import Bound, arguments, check_devices, syncs
 from .syncs import SyncCount, count_syncs, note
 
 __all__ = ["SyncCount", "count_syncs", "pretend_device", "register"]
@@ -61,21 +65,23 @@ def solve(*args: Any, **kwargs: Any) -> Any:
 
 def kernel(op: Any, *args: Any, **kwargs: Any) -> Any:
     """Run any op that has come down to the device's kernels."""
-    name, packet = op.name().removeprefix("aten::"), op._schema.name.removeprefix("aten::")
+    name = op._name.removeprefix("aten::")
+    packet = name.split(".")[0]
     if op.is_view or packet == "set_":
         # Their CPU kernels share the storage and set up sizes, whatever the device.
         return op._op_dk(torch._C.DispatchKey.CPU, *args, **kwargs)
     if packet == "_copy_from":
         return copy(*args)
+    if packet == "resize_":
+        return resize(*args, **kwargs)
 
-    arguments = op._schema.arguments
-    bound = list(zip(arguments, args, strict=False))
-    bound += [(argument, kwargs[argument.name]) for argument in arguments[len(args) :] if argument.name in kwargs]
+    bound = list(zip(arguments(op), args, strict=False))
+    bound += [(it, kwargs[it.name]) for it in arguments(op)[len(args) :] if it.name in kwargs]
     check_devices(name, bound)
     if syncs(name, bound):
         note(name)
     if not torch._C._should_allow_numbers_as_tensors(packet):
-        bound = [(argument, as_tensor(argument, value)) for argument, value in bound]
+        bound = [(argument, as_tensor(value) if argument.tensor else value) for argument, value in bound]
     return on_host(op, bound, len(args))
 
 
@@ -89,45 +95,48 @@ def copy(source: Tensor, target: Tensor, non_blocking: bool = False) -> Tensor:
     return target
 
 
-def as_tensor(argument: Any, value: Any) -> Any:
+def resize(target: Tensor, size: list[int], **kwargs: Any) -> Tensor:
+    target.data = device_tensor(host_tensor(target).clone().resize_(size, **kwargs))
+    return target
+
+
+def as_tensor(value: Any) -> Any:
     """The 0-dim tensor that the dispatcher has turned into a number for a Python kernel."""
-    if isinstance(argument.type, torch._C.TensorType) and isinstance(value, (int, float, complex)):
+    if isinstance(value, (int, float, complex)):
         return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
     return value
 
 
 def on_host(op: Any, bound: Bound, positional: int) -> Any:
-    """Run the CPU's op in the device tensors' memory.
+    """Run the CPU's op in the device tensors' memory; its first ``positional`` arguments are not given by name.
 
-    An output may be resized on the way, which torch cannot do to memory that came by DLPack: it gets memory of its own.
+    Only an ``out`` gets memory of its own, empty at first: the CPU may resize it on the way, which torch cannot do to
+    memory that came by DLPack, and warns of if it is not empty.
     """
-    read = {id(t) for argument, value in bound if not is_written(argument) for t in tensors(value)}
-    growing = "resize_" in op._schema.name
-    outputs = {id(t) for argument, value in bound if argument.kwarg_only or growing for t in tensors(value)} - read
+    read = {id(t) for argument, value in bound if not argument.written for t in tensors(value)}
+    outs = {id(t) for argument, value in bound if argument.by_name for t in tensors(value)} - read
     twins: dict[int, tuple[Tensor, Tensor]] = {}
     back: dict[int, Tensor] = {}
 
     def to_host(x: Any) -> Any:
-        if isinstance(x, torch.device) and x.type == NAME:
+        if type(x) is torch.device and x.type == NAME:
             return torch.device("cpu")
         if not on_device(x):
             return x
         if id(x) not in twins:
-            twin = host_tensor(x)
-            if id(x) in outputs:
-                twin = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype).copy_(twin)
+            twin = torch.empty(0, dtype=x.dtype) if id(x) in outs else host_tensor(x)
             twins[id(x)], back[id(twin)] = (x, twin), x
         return twins[id(x)][1]
 
     values = [each(to_host, value) for _, value in bound]
-    named = {argument.name: value for (argument, _), value in zip(bound, values, strict=True)}
-    result = op(*values[:positional], **dict(list(named.items())[positional:]))
+    named = {argument.name: value for (argument, _), value in zip(bound[positional:], values[positional:], strict=True)}
+    result = op(*values[:positional], **named)
 
-    for output, twin in twins.values():
-        if id(output) in outputs and output.shape == twin.shape:
-            host_tensor(output).copy_(twin)
-        elif id(output) in outputs:
-            output.data = device_tensor(twin)
-    if any(isinstance(value, torch.device) and value.type != NAME for _, value in bound):
+    for out, twin in twins.values():
+        if id(out) in outs and out.shape == twin.shape:
+            host_tensor(out).copy_(twin)
+        elif id(out) in outs:
+            out.data = device_tensor(twin)
+    if any(type(value) is torch.device and value.type != NAME for _, value in bound):
         return result  # it was asked for elsewhere
     return each(lambda x: back[id(x)] if id(x) in back else device_tensor(x) if isinstance(x, Tensor) else x, result)

@@ -1,0 +1,28 @@
+"""Tiny environments and runs that many tests look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bigrad.rlhf import PreferenceTrainer
+
+from . import environments, tiny
+
+environments.register()
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[PreferenceTrainer, Path]:
+    """A finished run and its folder; look, but do not touch."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    run = tiny.trainer()
+    run.learn(out=folder, command="the command")
+    return run, folder
+
+
+@pytest.fixture
+def folder(finished: tuple[PreferenceTrainer, Path], tmp_path: Path) -> Path:
+    """A copy of the finished run's folder, to be spoilt."""
+    return tiny.copy(finished[1], tmp_path)
