@@ -41,12 +41,14 @@ test: lint types ## every check: lint, types, house rules, tests, doctests, READ
 
 bench: $(INSTALLED) ## measure, and write benchmarks/results
 	$(BIN)/python benchmarks/import_time.py
+	$(BIN)/python benchmarks/response_forms.py
 
 reproduce: $(INSTALLED) ## run the demo's five seeds again into benchmarks/results/demo
 	mkdir -p benchmarks/results/demo
 	for seed in 0 1 2 3 4; do rm -rf runs/reproduce/seed$$seed; \
 	$(RLHF) --seed $$seed --out runs/reproduce/seed$$seed && \
 	cp runs/reproduce/seed$$seed/result.json benchmarks/results/demo/seed$$seed.json || exit 1; done
+	cp runs/reproduce/seed0/curves.png benchmarks/results/demo/curves.png
 
 lint: $(INSTALLED) ## ruff: rules and formatting
 	$(BIN)/ruff check .

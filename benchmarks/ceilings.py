@@ -27,9 +27,8 @@ def main() -> None:
     for seed in range(options.seeds):
         folder = options.runs / f"{options.env.replace('/', '-')}-{options.steps}-seed{seed}"
         if not (folder / "result.json").exists():
-            arguments = ["--env", options.env, "--method", "sac", "--steps", options.steps, "--seed", seed, "--out", folder]
-            command = [sys.executable, "-m", "bigrad", "rlhf", *map(str, arguments)]
-            subprocess.run(command, check=True)
+            run = ["--env", options.env, "--method", "sac", "--steps", options.steps, "--seed", seed, "--out", folder]
+            subprocess.run([sys.executable, "-m", "bigrad", "rlhf", *map(str, run)], check=True)
         results.append(json.loads((folder / "result.json").read_text()))
     returns = [result["true_return"] for result in results]
     entry = {
@@ -42,9 +41,8 @@ def main() -> None:
         "episodes": results[0]["episodes"],
         "versions": results[0]["versions"],
         "hardware": results[0]["hardware"],
-        "command": " ".join(
-            ["python benchmarks/ceilings.py", f"--env {options.env} --steps {options.steps} --seeds {options.seeds}"]
-        ),
+        "command": f"python {Path(__file__).parent.name}/{Path(__file__).name} "
+        f"--env {options.env} --steps {options.steps} --seeds {options.seeds}",
     }
     ceilings = json.loads(CEILINGS.read_text()) | {options.env: entry}
     CEILINGS.write_text(json.dumps(dict(sorted(ceilings.items())), indent=2) + "\n")

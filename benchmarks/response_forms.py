@@ -112,7 +112,8 @@ def learnt_advantage(copy: Copy, states: Tensor, actions: Tensor, weight: Tensor
 
     def mean(code: Tensor, size: int) -> Tensor:
         total = torch.zeros(size, dtype=weight.dtype).index_add(0, code.reshape(-1), weight.reshape(-1))
-        count = torch.zeros(size, dtype=weight.dtype).index_add(0, code.reshape(-1), torch.ones_like(weight).reshape(-1))
+        one = torch.ones_like(weight).reshape(-1)
+        count = torch.zeros(size, dtype=weight.dtype).index_add(0, code.reshape(-1), one)
         return (total / count.clamp_min(1))[code]
 
     by_state = step * copy.states + states
@@ -149,16 +150,18 @@ def estimate(copy: Copy, form: str, budget: int, generator: torch.Generator) -> 
         estimator = Trace()
         weight = learnt_advantage(copy, states, actions, weight) if form.endswith("A_U") else weight
     elif form == "one step (published)":
-        after_state = Rollouts(*(part.unsqueeze(2) for part in _parts(copy.walk(states, 1, generator))))
+        after_state = one_each(copy.walk(states, 1, generator))
         estimator = Branches(horizon=1)
     elif form == "independent rollouts":
-        after_action = Rollouts(*(part.unsqueeze(2) for part in _parts(copy.walk(states, horizon, generator, actions))))
-        after_state = Rollouts(*(part.unsqueeze(2) for part in _parts(copy.walk(states, horizon, generator))))
+        after_action = one_each(copy.walk(states, horizon, generator, actions))
+        after_state = one_each(copy.walk(states, horizon, generator))
         estimator = Branches()
     else:
         table = torch.eye(copy.states * copy.actions, dtype=copy.x.dtype).reshape(copy.states, copy.actions, -1)
         if form.endswith("half the features"):
-            mix = torch.randn(table.shape[-1], table.shape[-1] // 2, generator=torch.Generator().manual_seed(1)).double()
+            mix = torch.randn(
+                table.shape[-1], table.shape[-1] // 2, generator=torch.Generator().manual_seed(1)
+            ).double()
             table = table @ mix
         estimator = critic(copy, table, states, actions)
     log_prob = copy.policy.log()[states, actions]
@@ -170,8 +173,9 @@ def estimate(copy: Copy, form: str, budget: int, generator: torch.Generator) -> 
     return layer.reward_model.x.grad
 
 
-def _parts(rollouts: Rollouts) -> tuple[Tensor, Tensor]:
-    return rollouts.observation, rollouts.action
+def one_each(rollouts: Rollouts) -> Rollouts:
+    """One rollout a step, as the layer wants it."""
+    return Rollouts(rollouts.observation.unsqueeze(2), rollouts.action.unsqueeze(2))
 
 
 FORMS = (
@@ -198,15 +202,16 @@ def main() -> None:
         truth = copy.exact()
         for form, budget in itertools.product(FORMS, (480, 4800)):
             draws = torch.stack([estimate(copy, form, budget, generator) for _ in range(options.repeats)])
-            deviation = draws.std(0).norm() / truth.norm()
+            size = truth.norm()
+            deviation = draws.std(0).norm() / size
             row = {
                 "mdp": name,
                 "discount": discount,
                 "form": form,
                 "environment_steps": budget,
-                "relative_bias": float((draws.mean(0) - truth).norm() / truth.norm()),
+                "relative_bias": float((draws.mean(0) - truth).norm() / size),
                 "bias_standard_error": float(deviation / options.repeats**0.5),
-                "relative_error_of_one_estimate": float((draws - truth).norm(dim=1).pow(2).mean().sqrt() / truth.norm()),
+                "relative_error_of_one_estimate": float((draws - truth).norm(dim=1).pow(2).mean().sqrt() / size),
                 "mean_cosine": float(torch.nn.functional.cosine_similarity(draws, truth[None]).mean()),
             }
             rows.append(row)

@@ -1,6 +1,6 @@
-"""Read a reward off behaviour: the lower level plans in a grid, the upper level makes the plan look like the demonstrations.
+"""Read a reward off behaviour: the lower level plans in a grid, the upper level makes the plan look like an expert's.
 
-    python examples/inverse_reward.py [--quick]
+python examples/inverse_reward.py [--quick]
 """
 
 import argparse
@@ -44,7 +44,8 @@ def main() -> None:
         policy = plan(reward[:, None].expand(-1, 4)).policy
         loss = -(expert * policy.log()).sum(1).mean()
         if step % (steps // 5) == 0:
-            print(f"step {step:3d}  cross-entropy {loss:.4f}  largest difference of policies {(policy - expert).abs().max():.3f}")
+            apart = (policy - expert).abs().max()
+            print(f"step {step:3d}  cross-entropy {loss:.4f}  largest difference of policies {apart:.3f}")
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -1,6 +1,6 @@
 """Tune one ridge weight a feature: the lower level fits a regression, the upper level lowers its validation loss.
 
-    python examples/tune_ridge.py [--quick]
+python examples/tune_ridge.py [--quick]
 """
 
 import argparse

@@ -49,6 +49,11 @@ class SoftAgent(SAC):
         scaled = self.policy.scale_action(fresh)
         return self.policy.unscale_action(scaled), scaled
 
+    @property
+    def updates(self) -> int:
+        """How often the policy has been updated."""
+        return self._n_updates
+
     @torch.no_grad()
     def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
         """Log-density of scaled actions ``(N, action)`` at ``observation`` ``(N, observation)``."""

@@ -40,6 +40,7 @@ class Loop(BaseCallback):
         settings = trainer.settings
         self.bar = progress_bar(settings.steps, trainer.agent.num_timesteps, settings.method) if show else None
         self.held_since: int | None = None
+        self.held_updates = 0
         self.episode = 0.0
         self.clock = (time.perf_counter(), trainer.agent.num_timesteps)
         self.state: dict[str, Any] = {}
@@ -66,7 +67,7 @@ class Loop(BaseCallback):
         chosen = self.trainer.settings
         begins = max(chosen.warm_up + 1, due - chosen.on_policy_steps) if due is not None else np.inf
         if self.held_since is None and self.num_timesteps >= begins:
-            self.held_since = self.num_timesteps
+            self.held_since, self.held_updates = self.num_timesteps, self.trainer.agent.updates
             self.trainer.agent.holding = chosen.method == "sobirl"
         if self.num_timesteps % 50 == 0:
             self._show()
@@ -179,7 +180,11 @@ class Loop(BaseCallback):
         terms, expected = response_term(
             trainer.agent, trainer.buffer, trainer.reward_model, episodes, settings, trainer.random
         )
-        row.update(agreement=agreement(terms, trainer.reward_model), expected_loss=expected, response_age=0)
+        row.update(
+            agreement=agreement(terms, trainer.reward_model),
+            expected_loss=expected,
+            response_age=trainer.agent.updates - self.held_updates,
+        )
         return terms
 
     def _show(self) -> None:

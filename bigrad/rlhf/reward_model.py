@@ -59,7 +59,7 @@ class RewardEnsemble(nn.Module):
     def features(self, observation: Tensor, action: Tensor) -> Tensor:
         """The last hidden layers of all members side by side, ``(*leading shape, members * width)``."""
         hidden, lead = self._hidden(observation, action)
-        return hidden.movedim(0, 1).reshape(*lead, -1)
+        return hidden.movedim(0, 1).reshape(*lead, hidden.shape[0] * hidden.shape[-1])
 
     def _hidden(self, observation: Tensor, action: Tensor) -> tuple[Tensor, torch.Size]:
         both = torch.cat([observation, action], -1)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 import bigrad.layers
-from bigrad import InputError
+from bigrad import Certificate, InputError
 from bigrad.gradients import Implicit
 from bigrad.layers import ArgMin, SoftBellman, SoftResponse
-from bigrad.linear import CG, Direct
+from bigrad.linear import CG, Direct, Operator
 from bigrad.mdp import LeastSquaresCritic, Rollouts, Segments, Trace
 from bigrad.solvers import LBFGS, GradientDescent
 
@@ -65,7 +65,7 @@ def moved(make: Callable[[], torch.nn.Module], *inputs: Tensor) -> Callable[[tor
         layer = make().to(device)
         free = [tensor.to(device).requires_grad_() for tensor in inputs]
         out = layer(*free)
-        parts = [part for part in (out if isinstance(out, tuple) else (out,))]
+        parts = list(out) if isinstance(out, tuple) else [out]
         assert all(part.device == free[0].device for part in parts)
         leaves = [*free, *layer.parameters()]
         first = torch.autograd.grad(sum(part.pow(2).sum() for part in parts), leaves, create_graph=True)
@@ -146,6 +146,14 @@ def test_a_layer_stays_on_its_device_and_agrees_with_the_cpu(name: str, device: 
         assert torch.allclose(here, there, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", CASES)
+def test_a_layer_on_a_gpu_agrees_with_the_cpu(name: str) -> None:
+    _, run = CASES[name]
+    for here, there in zip(run(torch.device("cpu")), run(torch.device("cuda")), strict=True):
+        assert torch.allclose(here, there, rtol=1e-9, atol=1e-11)
+
+
 def test_every_layer_is_covered() -> None:
     assert {layer for layer, _ in CASES.values()} == set(bigrad.layers.__all__)
 
@@ -161,7 +169,7 @@ def test_a_planted_mix_in_an_objective_is_caught(device: torch.device) -> None:
 
 def test_a_planted_mix_in_a_linear_solver_is_caught(device: torch.device) -> None:
     class Forgetful(CG):
-        def solve(self, operator, b):  # type: ignore[no-untyped-def]  # planted
+        def solve(self, operator: Operator, b: Tensor) -> tuple[Tensor, Certificate]:
             return super().solve(operator, b + torch.zeros(b.shape, dtype=b.dtype))
 
     x = numbers(3).to(device).requires_grad_()

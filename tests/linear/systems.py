@@ -44,7 +44,7 @@ def status(certificate: Certificate) -> Status:
 
 
 def assert_no_third_outcome(solver: LinearSolver, matrix: Tensor, b: Tensor) -> Status:
-    """Either the residual that is reported is true and the error as small as it implies, or the solve says it failed."""
+    """Either the reported residual is true and the error as small as it implies, or the solve says that it failed."""
     u, certificate = solver.solve(operator(matrix), b)
     eps = torch.finfo(b.dtype).eps
     if certificate.failed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from bigrad.rlhf import PreferenceTrainer
 
@@ -26,3 +27,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[PreferenceTraine
 def folder(finished: tuple[PreferenceTrainer, Path], tmp_path: Path) -> Path:
     """A copy of the finished run's folder, to be spoilt."""
     return tiny.copy(finished[1], tmp_path)
+
+
+@pytest.fixture
+def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the picture's canvas empty, which saves a second."""
+    monkeypatch.setattr(Figure, "savefig", lambda self, file, **settings: file.write(b"a picture"))

@@ -102,7 +102,9 @@ class NeedsPackage(Point):
 
     def __init__(self, package: str) -> None:
         extra = package.lower()
-        raise gymnasium.error.DependencyNotInstalled(f"{package} is not installed, run `pip install gymnasium[{extra}]`")
+        raise gymnasium.error.DependencyNotInstalled(
+            f"{package} is not installed, run `pip install gymnasium[{extra}]`"
+        )
 
 
 def register() -> None:
@@ -123,6 +125,4 @@ def register() -> None:
         "NeedsBox2D": (NeedsPackage, {"package": "Box2D"}),
     }
     for name, (kind, settings) in variants.items():
-        gymnasium.register(
-            f"Tiny/{name}-v0", kind, max_episode_steps=LENGTH, kwargs=settings, disable_env_checker=True
-        )
+        gymnasium.register(f"Tiny/{name}-v0", kind, max_episode_steps=LENGTH, kwargs=settings, disable_env_checker=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -65,6 +66,22 @@ def honest(solver: Solver, function: Function, start: Tensor) -> tuple[Status, T
     return status, y
 
 
-def kinked(at: float, sharp: float, smooth: float) -> Function:
-    """A kink at ``at`` that falls with slope 1 on the left and rises with ``sharp`` on the right, on a smooth bowl."""
-    return lambda y: (torch.relu(at - y) + sharp * torch.relu(y - at) + smooth * (y - at - 1) ** 2).sum()
+class Kinks:
+    """Objectives with a kink each: slope -1 on its left, ``sharp`` on its right, on a bowl of curvature ``smooth``."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        places = (0.0, 1.0, 0.1, -3.7, 1e-3, 1 / 3, 1e5)
+        every = torch.tensor(list(itertools.product(places, (1.0, 3.0), (0.0, 0.1))), dtype=dtype)
+        self.at, self.sharp, self.smooth = every.T.unsqueeze(-1)
+
+    def __call__(self, y: Tensor) -> Tensor:
+        away = y - self.at
+        return (torch.relu(-away) + self.sharp * torch.relu(away) + self.smooth * (away - 1) ** 2).sum(-1)
+
+    def judge(self, y: Tensor, certificate: Certificate) -> None:
+        """Only a point whose gradient is zero in torch's eyes counts as solved; none is at a rounding floor."""
+        solved = slope(self, y).norm(dim=-1) <= certificate.tolerance
+        failed = (certificate.status == Status.STALLED) | (certificate.status == Status.MAX_STEPS)
+        assert torch.equal(failed, ~solved)
+        assert torch.equal(certificate.status == Status.CONVERGED, solved)
+        assert failed.sum() > 10

@@ -12,7 +12,7 @@ from bigrad import InputError, Status, UnsupportedError
 from bigrad.equation import Problem
 from bigrad.solvers import LBFGS
 
-from .objectives import ANSWERS, D, honest, kinked, minimise, quadratic, rosenbrock, slope, smooth_maximum, vector
+from .objectives import ANSWERS, D, Kinks, honest, minimise, quadratic, rosenbrock, slope, smooth_maximum, vector
 
 Function = Callable[[Tensor], Tensor]
 SMOOTH = [
@@ -77,19 +77,15 @@ def test_a_start_at_the_optimum_takes_no_step_and_does_not_move(function: Functi
     assert torch.equal(again, y)
 
 
-@pytest.mark.parametrize("at", [0.0, 1.0, 0.1, -3.7, 1e-3, 1 / 3, 1e5])
-@pytest.mark.parametrize("smooth", [0.0, 0.1])
 @pytest.mark.parametrize("dtype", [D, torch.float32])
-def test_a_kink_is_a_failure_and_no_rounding_floor(at: float, smooth: float, dtype: torch.dtype) -> None:
-    for sharp in (1.0, 3.0):
-        function = kinked(float(torch.tensor(at, dtype=dtype)), sharp, smooth)
-        y, certificate = minimise(LBFGS(max_steps=100), function, torch.tensor([0.5, -2.0], dtype=dtype))
-        landed = bool(slope(function, y).norm() <= certificate.tolerance)
-        assert Status(int(certificate.status)) in ({Status.CONVERGED} if landed else {Status.STALLED, Status.MAX_STEPS})
+def test_a_kink_is_a_failure_and_no_rounding_floor(dtype: torch.dtype) -> None:
+    kinks = Kinks(dtype)
+    kinks.judge(*minimise(LBFGS(max_steps=150), kinks, torch.tensor([0.5, -2.0], dtype=dtype).expand(28, 2), 1))
 
 
 def test_a_kink_is_given_up_long_before_the_steps_run_out() -> None:
-    _, certificate = minimise(LBFGS(), kinked(1e-3, 1.0, 0.1), torch.tensor([0.5], dtype=D))
+    kink = lambda y: ((y - 1e-3).abs() + 0.1 * (y - 1) ** 2).sum(-1)  # noqa: E731  # a name for a one-liner
+    _, certificate = minimise(LBFGS(), kink, torch.tensor([0.5], dtype=D))
     assert Status(int(certificate.status)) == Status.STALLED
     assert int(certificate.steps) < 1000
 
@@ -178,9 +174,9 @@ def test_any_history_gets_there(history: int) -> None:
 
 
 def test_memory_pays() -> None:
-    function, _ = quadratic(1e3, 6)
+    function, _ = quadratic(50.0, 6)
     few, many = (minimise(LBFGS(history=h), function, torch.zeros(6, dtype=D))[1].steps for h in (20, 0))
-    assert few < 0.2 * many
+    assert few < 0.3 * many
 
 
 def test_nothing_outside_is_touched() -> None:

@@ -1,0 +1,147 @@
+"""One step on the reward model follows the direct gradient plus the response's; pairs are drawn without a hint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bigrad.errors import Diverged
+from bigrad.rlhf import Pairs, RewardEnsemble, draw_pairs, upper_step
+
+from .test_replay import Record
+
+LABEL = torch.tensor([1.0, 0.0, 0.5, 0.3, 1.0, 0.0])
+
+
+def model() -> RewardEnsemble:
+    return RewardEnsemble(3, 1, 2, 8, torch.Generator().manual_seed(0))
+
+
+def pairs() -> Pairs:
+    generator = torch.Generator().manual_seed(1)
+    observation, action = (torch.randn(6, 2, 5, size, generator=generator) for size in (3, 1))
+    return Pairs(observation, action, np.zeros((6, 2)))
+
+
+def direct(reward: RewardEnsemble) -> tuple[Tensor, Tensor]:
+    """The mean preference loss, with a loop over everything, and its gradient."""
+    losses = []
+    for pair, label in enumerate(LABEL):
+        left, right = (reward.raw(pairs().observation[pair, side], pairs().action[pair, side]) for side in (0, 1))
+        for logit in right.sum(-1) - left.sum(-1):
+            chance = torch.sigmoid(logit)
+            losses.append(-label * chance.log() - (1 - label) * (1 - chance).log())
+    loss = torch.stack(losses).mean()
+    return loss.detach(), flat(torch.autograd.grad(loss, list(reward.parameters())))
+
+
+def flat(tensors: object) -> Tensor:
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])  # type: ignore[attr-defined]
+
+
+def term(reward: RewardEnsemble, scale: float) -> Callable[[], Tensor]:
+    return lambda: (
+        scale * sum((parameter.sin() * (1 + place)).sum() for place, parameter in enumerate(reward.parameters()))
+    )
+
+
+def response_of(reward: RewardEnsemble) -> Tensor:
+    """The gradient of ``term(reward, 1)``."""
+    return flat([parameter.cos() * (1 + place) for place, parameter in enumerate(reward.parameters())])
+
+
+@pytest.mark.parametrize("scales", [[], [0.01], [0.02, -0.05]])
+@pytest.mark.parametrize("weight", [1.0, 0.3])
+def test_a_step_follows_the_direct_gradient_and_the_responses(scales: list[float], weight: float) -> None:
+    reward = model()
+    before, (loss, gradient), response = flat(reward.parameters()), direct(reward), response_of(reward)
+    step = upper_step(
+        reward, torch.optim.SGD(reward.parameters(), lr=1.0), pairs(), LABEL, [term(reward, s) for s in scales], weight
+    )
+    share = weight * float(np.mean(scales)) if scales else 0.0
+    torch.testing.assert_close(before - flat(reward.parameters()), gradient + share * response, rtol=1e-4, atol=1e-6)
+    assert step.loss == pytest.approx(float(loss), rel=1e-5)
+    assert step.ratio == pytest.approx(abs(share) * float(response.norm() / gradient.norm()), rel=1e-4)
+    assert all(parameter.grad is None for parameter in reward.parameters())
+
+
+def test_gradients_left_by_someone_else_do_not_matter() -> None:
+    clean, dirty = model(), model()
+    dirty(pairs().observation, pairs().action).sum().backward()
+    for reward in (clean, dirty):
+        upper_step(reward, torch.optim.SGD(reward.parameters(), lr=1.0), pairs(), LABEL, [], 1.0)
+    assert torch.equal(flat(clean.parameters()), flat(dirty.parameters()))
+
+
+def test_steps_fit_the_labels() -> None:
+    reward = model()
+    optimizer = torch.optim.Adam(reward.parameters(), lr=1e-2)
+    losses = [upper_step(reward, optimizer, pairs(), LABEL.round(), [], 1.0).loss for _ in range(200)]
+    assert losses[-1] < 0.4 * losses[0]
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf"), 1e38])
+def test_a_gradient_that_is_not_finite_stops_the_run(scale: float) -> None:
+    reward = model()
+    before = flat(reward.parameters())
+    with pytest.raises(Diverged, match="reward_step or response_weight"):
+        upper_step(reward, torch.optim.SGD(reward.parameters(), lr=1.0), pairs(), LABEL, [term(reward, scale)], 1e3)
+    assert torch.equal(flat(reward.parameters()), before)
+
+
+COUNT, RECENT, LENGTH = 2000, 40, 3
+
+
+@pytest.fixture(scope="module")
+def drawn() -> tuple[Record, Pairs, np.ndarray]:
+    """A record, pairs drawn from it, and the number of the first step of each segment."""
+    record = Record(200, 300, 0)
+    found = draw_pairs(record.buffer, COUNT, RECENT, LENGTH, np.random.default_rng(0))
+    assert found is not None
+    return record, found, found.observation[:, :, 0, 0].numpy().astype(int)
+
+
+def test_pairs_are_segments_with_their_true_returns(drawn: tuple[Record, Pairs, np.ndarray]) -> None:
+    record, found, first = drawn
+    assert found.observation.shape == found.action.shape == (COUNT, 2, LENGTH, 1)
+    steps = first[..., None] + np.arange(LENGTH)
+    assert (found.observation[..., 0].numpy() == steps).all()
+    assert not record.done[steps[..., :-1]].any()
+    np.testing.assert_allclose(found.returns, record.reward[steps].sum(-1), rtol=1e-5, atol=1e-6)
+
+
+def test_one_of_each_pair_is_recent_and_the_other_comes_from_everywhere(
+    drawn: tuple[Record, Pairs, np.ndarray],
+) -> None:
+    record, _, first = drawn
+    starts = record.numbers(record.buffer.segment_starts(LENGTH))
+    recent = np.isin(first, starts[-RECENT:])
+    assert recent.any(1).all()
+    assert set(first.flat) == set(starts)
+    share = RECENT / len(starts)
+    assert abs(recent.all(1).mean() - share) < 4 * np.sqrt(share * (1 - share) / COUNT)
+
+
+def test_the_side_does_not_tell_which_segment_is_recent(drawn: tuple[Record, Pairs, np.ndarray]) -> None:
+    _, _, first = drawn
+    apart = first[:, 0] != first[:, 1]
+    newer_is_right = (first[:, 1] > first[:, 0])[apart]
+    assert abs(newer_is_right.mean() - 0.5) < 4 * 0.5 / np.sqrt(len(newer_is_right))
+
+
+def test_pairs_follow_the_generator(drawn: tuple[Record, Pairs, np.ndarray]) -> None:
+    record, found, _ = drawn
+    again, other = (draw_pairs(record.buffer, COUNT, RECENT, LENGTH, np.random.default_rng(seed)) for seed in (0, 1))
+    assert again is not None
+    assert other is not None
+    assert torch.equal(found.observation, again.observation)
+    assert not torch.equal(found.observation, other.observation)
+
+
+def test_without_a_long_enough_episode_there_is_no_pair() -> None:
+    record = Record(50, 50, 0, ends=1.0)
+    assert draw_pairs(record.buffer, 5, 50, 2, np.random.default_rng(0)) is None

@@ -1,0 +1,31 @@
+"""Every example runs from the command line and says what it should."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SAYS = {
+    "tune_ridge.py": "Certificate(argmin: CONVERGED",
+    "inverse_reward.py": "learnt reward",
+}
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_an_example_runs(name: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-W", "error", ROOT / "examples" / name, "--quick"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert SAYS[name] in run.stdout
+
+
+def test_every_example_is_run_here() -> None:
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == set(SAYS)
