@@ -190,7 +190,7 @@ class Loop(BaseCallback):
     def _show(self) -> None:
         if self.bar is None:
             return
-        now, step = time.perf_counter(), self.num_timesteps
+        now, step = time.perf_counter(), self.trainer.agent.num_timesteps
         speed = (step - self.clock[1]) / max(now - self.clock[0], 1e-9)
         names = {"labels": "labels", "accuracy": "accuracy", "return": "true return"}
         state = " ".join(f"{names[key]} {self.state[key]}" for key in names if key in self.state)
@@ -198,6 +198,7 @@ class Loop(BaseCallback):
 
     def close(self) -> None:
         """Take the progress bar away and let updates go on."""
+        self._show()
         if self.bar is not None:
             self.bar.stop()
         self.trainer.agent.holding = False

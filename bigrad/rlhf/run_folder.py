@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from gymnasium.spaces import Box
 
@@ -62,8 +61,7 @@ def save(folder: Path, trainer: PreferenceTrainer) -> None:
         "labelled_reward": buffer.reward_model is not None,
         "optimizer": trainer.optimizer.state_dict(),
         "random": {
-            "torch": torch.get_rng_state(),
-            "numpy": list(np.random.get_state()),  # noqa: NPY002  # stable-baselines3 samples its buffer with it
+            "global": trainer.generators.state,
             "own": trainer.random.bit_generator.state,
             "action": agent.action_space.np_random.bit_generator.state,
             "teacher": None if teacher is None else teacher.generator.get_state(),
@@ -162,8 +160,7 @@ def _restore(trainer: PreferenceTrainer, state: dict[str, Any]) -> None:
     random = state["random"]
     trainer.random.bit_generator.state = random["own"]
     agent.action_space.np_random.bit_generator.state = random["action"]
-    torch.set_rng_state(random["torch"])
-    np.random.set_state(tuple(random["numpy"]))  # noqa: NPY002
+    trainer.generators.state = random["global"]
     if random["teacher"] is not None and isinstance(trainer.teacher, SyntheticTeacher):
         trainer.teacher.generator.set_state(random["teacher"])
     trainer.rounds_done = int(state["rounds_done"])

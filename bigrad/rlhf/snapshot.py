@@ -121,5 +121,4 @@ def _rebuild(outline: Any, tensors: dict[str, Tensor]) -> Any:
         return tensors[content]
     if kind == "array":
         return tensors[content].numpy()
-    items = [_rebuild(item, tensors) for item in content]
-    return tuple(items) if kind == "tuple" else items
+    return {"list": list, "tuple": tuple}[kind](_rebuild(item, tensors) for item in content)

@@ -19,6 +19,7 @@ from . import environments, run_folder
 from .agent import SoftAgent
 from .ceilings import Ceiling, ceiling_of
 from .evaluation import true_returns
+from .generators import GlobalGenerators
 from .loop import Loop
 from .preferences import PreferenceStore
 from .replay import RelabelledReplayBuffer
@@ -86,20 +87,22 @@ class PreferenceTrainer:
         except RuntimeError as error:
             raise InputError(f"device is {device!r}, which torch does not know: {error}") from error
         env = Monitor(environments.make(chosen.env))
-        self.agent = SoftAgent(
-            "MlpPolicy",
-            env,
-            learning_rate=chosen.lr,
-            batch_size=chosen.batch,
-            gamma=chosen.discount,
-            ent_coef=chosen.temperature,
-            learning_starts=chosen.warm_up,
-            buffer_size=max(chosen.steps, 1),
-            policy_kwargs={"net_arch": [chosen.units, chosen.units]},
-            replay_buffer_class=RelabelledReplayBuffer,
-            seed=chosen.seed,
-            device=device,
-        )
+        self.generators = GlobalGenerators()
+        with self.generators:
+            self.agent = SoftAgent(
+                "MlpPolicy",
+                env,
+                learning_rate=chosen.lr,
+                batch_size=chosen.batch,
+                gamma=chosen.discount,
+                ent_coef=chosen.temperature,
+                learning_starts=chosen.warm_up,
+                buffer_size=max(chosen.steps, 1),
+                policy_kwargs={"net_arch": [chosen.units, chosen.units]},
+                replay_buffer_class=RelabelledReplayBuffer,
+                seed=chosen.seed,
+                device=device,
+            )
         streams = np.random.SeedSequence(chosen.seed).spawn(2)
         self.random = np.random.default_rng(streams[0])
         weights = torch.Generator().manual_seed(int(streams[1].generate_state(1)[0]))
@@ -149,16 +152,17 @@ class PreferenceTrainer:
             self.agent.set_logger(Logger(None, []))
         began = time.perf_counter()
         loop = Loop(self, folder, progress_bar)
-        try:
-            remaining = self.settings.steps - self.agent.num_timesteps
-            if remaining > 0:
-                self.agent.learn(remaining, callback=loop, reset_num_timesteps=self.agent.num_timesteps == 0)
-        finally:
-            # Ctrl-C ends up here too: what was learnt so far is on disk before it goes on.
-            self.seconds += time.perf_counter() - began
-            loop.close()
-            if folder is not None:
-                self.save(folder)
+        with self.generators:
+            try:
+                remaining = self.settings.steps - self.agent.num_timesteps
+                if remaining > 0:
+                    self.agent.learn(remaining, callback=loop, reset_num_timesteps=self.agent.num_timesteps == 0)
+            finally:
+                # Ctrl-C ends up here too: what was learnt so far is on disk before it goes on.
+                self.seconds += time.perf_counter() - began
+                loop.close()
+                if folder is not None:
+                    self.save(folder)
         began = time.perf_counter()
         evaluation = true_returns(self.settings.env, self._act, self.settings.episodes)
         self.seconds += time.perf_counter() - began

@@ -44,7 +44,8 @@ def ridge(w: Tensor, x: Tensor) -> Tensor:
 
 
 def ridge_formula(x: Tensor) -> Tensor:
-    return torch.linalg.solve(DESIGN.T @ DESIGN + torch.diag(x.exp()), DESIGN.T @ LABEL)
+    # torch.linalg.solve is silently wrong under jacrev of jacfwd and vmap of hessian in torch 2.13
+    return torch.linalg.inv(DESIGN.T @ DESIGN + torch.diag(x.exp())) @ DESIGN.T @ LABEL
 
 
 def entropy(y: Tensor, x: Tensor) -> Tensor:

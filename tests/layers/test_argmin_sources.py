@@ -42,7 +42,9 @@ def assert_same_derivatives(found: Tensor, truth: Tensor, *sources: Tensor) -> N
     for found_first, true_first in zip(one, other, strict=True):
         assert true_first.norm() > 1e-3
         torch.testing.assert_close(found_first, true_first, rtol=1e-8, atol=1e-10)
-    seconds = [torch.autograd.grad(sum(g.sin().sum() for g in first), sources) for first in (one, other)]
+    seconds = [
+        torch.autograd.grad(sum(g.sin().sum() for g in first), sources, retain_graph=True) for first in (one, other)
+    ]
     for found_second, true_second in zip(*seconds, strict=True):
         assert true_second.norm() > 1e-3
         torch.testing.assert_close(found_second, true_second, rtol=1e-7, atol=1e-9)
@@ -194,7 +196,7 @@ def test_a_detached_tensor_is_a_constant() -> None:
     x, theta = leaf(3), leaf(3, seed=1)
     y = layer(lambda y, x: pull(y, x, theta.detach()))(x)
     y.sum().backward()
-    assert theta.grad is None
+    assert theta.grad is None or not theta.grad.any()
 
 
 class Triple(torch.autograd.Function):
@@ -227,8 +229,10 @@ def test_a_captured_tensor_that_cannot_be_traced_raises(made: bool) -> None:
 
 @pytest.mark.parametrize("hide", [lambda theta: theta, Triple.apply])
 def test_a_captured_tensor_of_a_transform_raises(hide: object) -> None:
+    x = vector(3)
+
     def through(theta: Tensor) -> Tensor:
-        return layer(lambda y, x: pull(y, x, hide(theta)))(vector(3)).sum()  # type: ignore[operator]
+        return layer(lambda y, x: pull(y, x, hide(theta)))(x).sum()  # type: ignore[operator]
 
     for transform in (torch.func.grad, torch.func.jacrev, torch.func.vmap):
         with pytest.raises(InputError, match="pass it as an input"):
@@ -237,7 +241,7 @@ def test_a_captured_tensor_of_a_transform_raises(hide: object) -> None:
 
 def test_a_captured_parameter_under_a_transform_raises() -> None:
     module = Pull(vector(3, seed=1))
-    with pytest.raises(InputError, match="nn.Module that owns it"):
+    with pytest.raises(InputError, match="make the objective"):
         torch.func.grad(lambda x: layer(lambda y, x: module(y, x))(x).sum())(vector(3))
     torch.func.grad(lambda x: layer(module)(x).sum())(vector(3))
 
