@@ -49,7 +49,9 @@ class Options:
     discount: float = _DEFAULT.discount
     """Of the agent's problem."""
     response_weight: float = _DEFAULT.response_weight
-    """Factor of the response term; 1 is the hyper-gradient's own scale."""
+    """Factor of the response term; 1 is the hyper-gradient's own scale, 0 switches it off."""
+    response_limit: float = _DEFAULT.response_limit
+    """The largest norm of the response term over that of the direct term."""
     device: str = "auto"
     """Where the networks live, as torch names it."""
     threads: int = 1
@@ -78,6 +80,7 @@ def run(argv: Sequence[str]) -> int:
             temperature=options.temperature,
             discount=options.discount,
             response_weight=options.response_weight,
+            response_limit=options.response_limit,
             device=options.device,
         )
     try:

@@ -143,7 +143,7 @@ class _Root(torch.autograd.Function):
 
 @wrap_torch_function(lambda task, start, *inputs: inputs)
 def _root(task: _Task, start: Tensor, *inputs: Tensor) -> Tensor:
-    """:class:`_Root` as an operation like any other, so that a function around this one finds and replaces its inputs."""
+    """:class:`_Root` as an operation like any other: a function around this one finds and replaces its inputs."""
     result: Tensor = _Root.apply(task, start, *inputs)
     return result
 

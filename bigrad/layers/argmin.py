@@ -52,7 +52,8 @@ class ArgMin(nn.Module):
         self._probed = False
         self._init_function = init if callable(init) else None
         leaves = [] if callable(init) else tensors_of(init, "init")
-        self._init_spec = optree.tree_structure(() if callable(init) else init)
+        tree: Any = () if callable(init) else init
+        self._init_spec = optree.tree_structure(tree)
         self._init_count = len(leaves)
         for place, leaf in enumerate(leaves):
             # Buffers follow .to(device); where the search starts is no learnt state, so they are not saved.

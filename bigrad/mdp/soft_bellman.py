@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .. import calculus
 from ..certificate import Certificate, OnFailure, Status, check_on_failure
 from ..equation import Problem
 from ..errors import InputError
@@ -87,7 +88,7 @@ def solve_soft_bellman(
     value = rule.attach(SoftBellmanEquation(len(batch)), policy_iteration, start, inputs, record)
     q_value = action_values(value, *inputs[:3])
     policy = torch.softmax(q_value / inputs[3][..., None, None], -1)
-    return SoftSolution(policy, value, q_value), record.certificate
+    return SoftSolution(policy, value, q_value), None if calculus.transforming() else record.certificate
 
 
 _EVENTS = (2, 3, 0, 0)  # dimensions of reward, transition, discount and temperature beyond the batch
@@ -158,8 +159,8 @@ def policy_iteration(
         live = live & ~((best_norm <= floor) & ~better)
     floor = 100 * eps * (best.abs().amax(-1) + inputs[0].abs().amax((-1, -2)))
     status = torch.where(best_norm <= floor, int(Status.ROUNDING_FLOOR), int(Status.MAX_STEPS))
-    status = torch.where(best_norm.isfinite(), status, int(Status.NON_FINITE))
     status = torch.where(best_norm <= wanted, int(Status.CONVERGED), status)
+    status = torch.where(best_norm.isfinite(), status, int(Status.NON_FINITE))  # an infinite tolerance is always met
     return best, Certificate("soft Bellman", status, best_norm, wanted, steps)
 
 

@@ -50,6 +50,11 @@ class SoftAgent(SAC):
         return self.policy.unscale_action(scaled), scaled
 
     @property
+    def observation(self) -> Any:
+        """What the environment was last seen as, before the step that is being taken."""
+        return self._last_obs
+
+    @property
     def updates(self) -> int:
         """How often the policy has been updated."""
         return self._n_updates

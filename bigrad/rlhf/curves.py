@@ -53,14 +53,16 @@ def draw_curves(path: Path, history: Sequence[dict[str, Any]], result: Result) -
     panel.plot(*series("loss"), "o-", markersize=3, label="after the fit")
     panel.plot(*series("fresh_loss"), "o-", markersize=3, label="fresh labels, before the fit")
     panel.plot(*series("expected_loss"), "o-", markersize=3, label="expected on the policy's segments")
+    panel.set_yscale("symlog", linthresh=1e-3)
     panel.set_title("preference loss")
     panel.legend()
 
     panel = axes[1][1]
-    steps, ratios = series("ratio")
-    if any(ratio > 0 for ratio in ratios):
-        panel.semilogy(steps, ratios, "o-", markersize=3)
-    panel.axhline(1, color="0.7", linewidth=1)
+    for name, label in (("ratio", "as used"), ("estimated_ratio", "as estimated")):
+        steps, ratios = series(name)
+        if any(ratio > 0 for ratio in ratios):
+            panel.semilogy(steps, ratios, "o-", markersize=3, label=label)
+            panel.legend()
     panel.set_title("response term / direct term (norms)")
 
     for panel in axes[1]:

@@ -38,7 +38,7 @@ class Loop(BaseCallback):
         self.trainer, self.folder = trainer, folder
         self.schedule = trainer.settings.schedule()
         settings = trainer.settings
-        self.bar = progress_bar(settings.steps, trainer.agent.num_timesteps, settings.method) if show else None
+        self.bar = progress_bar(settings.steps, trainer.agent.num_timesteps) if show else None
         self.held_since: int | None = None
         self.held_updates = 0
         self.episode = 0.0
@@ -52,7 +52,10 @@ class Loop(BaseCallback):
 
     def _on_step(self) -> bool:
         reward = float(self.locals["rewards"][0])
-        if not np.isfinite(reward) or not np.isfinite(self.locals["new_obs"]).all():
+        # After an episode's last step, the new observation is the next one's first; its own is set aside.
+        last = self.locals["infos"][0].get("terminal_observation", 0)
+        seen = (reward, self.trainer.agent.observation, self.locals["new_obs"], last)
+        if not all(np.isfinite(part).all() for part in seen):
             raise InputError(
                 f"{self.trainer.settings.env} returned a reward or an observation that is not finite at step "
                 f"{self.num_timesteps}: mend the environment"
@@ -101,7 +104,8 @@ class Loop(BaseCallback):
         label = label.to(device)
         count = chosen.first_upper_steps if trainer.rounds_done == 0 else chosen.upper_steps
         taken = [
-            upper_step(reward, trainer.optimizer, pairs, label, response, chosen.response_weight) for _ in range(count)
+            upper_step(reward, trainer.optimizer, pairs, label, response, chosen.response_weight, chosen.response_limit)
+            for _ in range(count)
         ]
         reward.standardise(*trainer.buffer.steps(np.arange(trainer.buffer.size())))
         trainer.buffer.reward_model = reward
@@ -110,6 +114,7 @@ class Loop(BaseCallback):
             upper_steps=count,
             loss=taken[-1].loss,
             ratio=float(np.median([step.ratio for step in taken])) if response else None,
+            estimated_ratio=float(np.median([step.estimated for step in taken])) if response else None,
         )
         trainer.history.append(row)
         for name, value in row.items():

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .result import Result
 
 
-def progress_bar(total: int, done: int, title: str) -> Any:
+def progress_bar(total: int, done: int) -> Any:
     """A rich progress bar of environment steps, already started.
 
     Raises:
@@ -21,15 +21,14 @@ def progress_bar(total: int, done: int, title: str) -> Any:
     except ImportError as error:
         raise MissingPackage("rich", "cli", "progress bars") from error
     bar = progress.Progress(
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
+        progress.BarColumn(None),  # all this fits 80 columns, where the bar shrinks
         progress.MofNCompleteColumn(),
         progress.TextColumn("{task.fields[speed]:.0f} steps/s"),
         progress.TextColumn("{task.fields[state]}"),
         progress.TimeRemainingColumn(),
         speed_estimate_period=600,
     )
-    bar.add_task(title, total=total, completed=done, speed=0.0, state="")
+    bar.add_task("", total=total, completed=done, speed=0.0, state="")
     bar.start()
     return bar
 

@@ -21,7 +21,8 @@ class Result:
         share: how far ``true_return`` is on the way from random to the ceiling.
         preference_accuracy: share of the policy's last pairs that the reward model ranks as their true returns do.
         fresh_accuracy: the same over all labels, each before the reward model was fitted to it.
-        response_ratio: norm of the response term over that of the direct term, median over upper steps that had one.
+        response_ratio: norm of the response term, as it was used, over that of the direct term, median of upper steps.
+        response_ratio_estimated: the same before the response term was limited.
         response_share: share of the upper steps that had a response term.
         response_agreement: cosine between the response terms of two halves of the episodes, median over rounds.
         response_approximate: whether something learnt enters the response term.
@@ -46,6 +47,7 @@ class Result:
     preference_accuracy: float | None
     fresh_accuracy: float | None
     response_ratio: float | None
+    response_ratio_estimated: float | None
     response_share: float
     response_agreement: float | None
     response_approximate: bool

@@ -37,6 +37,7 @@ class Settings:
         members, width: networks of the reward model, and their hidden units.
         reward_step, reward_decay: step size and weight decay of the reward model's AdamW.
         response_weight: factor of the response term; 1 is the hyper-gradient's own scale.
+        response_limit: the largest norm of the response term over that of the direct term.
         opponents, transitions, draws, ridge: of the response term, see ResponseSettings.
         lr, batch, units, discount, temperature: of the agent.
         episodes: of the evaluation at the end.
@@ -61,6 +62,7 @@ class Settings:
     reward_step: float = 3e-3
     reward_decay: float = 1e-4
     response_weight: float = 1.0
+    response_limit: float = 0.5
     opponents: int = 256
     transitions: int = 4096
     draws: int = 8
@@ -93,7 +95,7 @@ class Settings:
         for name in ("temperature", "lr", "reward_step"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"{name} is {getattr(self, name)}; wanted a positive finite number")
-        for name in ("reward_decay", "ridge", "response_weight"):
+        for name in ("reward_decay", "ridge", "response_weight", "response_limit"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"{name} is {getattr(self, name)}; wanted a finite number, at least 0")
         if not 0 <= self.seed < 2**32:

@@ -249,7 +249,8 @@ class PreferenceTrainer:
             share=None if scale is None else scale.share(final),
             preference_accuracy=self._preference_accuracy(),
             fresh_accuracy=over("fresh_accuracy", np.mean),
-            response_ratio=_median_of_steps(answered),
+            response_ratio=_median_of_steps(answered, "ratio"),
+            response_ratio_estimated=_median_of_steps(answered, "estimated_ratio"),
             response_share=sum(row["upper_steps"] for row in answered) / upper if upper else 0.0,
             response_agreement=over("agreement", np.median),
             response_approximate=bool(answered),
@@ -282,7 +283,7 @@ class PreferenceTrainer:
         )
 
 
-def _median_of_steps(rounds: list[dict[str, Any]]) -> float | None:
+def _median_of_steps(rounds: list[dict[str, Any]], name: str) -> float | None:
     """The median over upper steps, each round's median counted once a step."""
-    ratios = [np.full(row["upper_steps"], row["ratio"]) for row in rounds]
+    ratios = [np.full(row["upper_steps"], row[name]) for row in rounds]
     return float(np.median(np.concatenate(ratios))) if ratios else None

@@ -60,11 +60,13 @@ class UpperStep:
 
     Attributes:
         loss: mean preference loss before the step.
-        ratio: norm of the response term over that of the direct one, 0 where there was no response.
+        ratio: norm of the response term, as it was used, over that of the direct one; 0 where there was no response.
+        estimated: the same before the response term was limited.
     """
 
     loss: float
     ratio: float
+    estimated: float
 
 
 def upper_step(
@@ -74,8 +76,13 @@ def upper_step(
     label: Tensor,
     response: Sequence[Term],
     weight: float,
+    limit: float,
 ) -> UpperStep:
     """One step on the mean preference loss plus the mean of the response terms.
+
+    The response holds near the current reward only, and says nothing of how far: without a limit it drives up the scale
+    of the reward until the preferences are lost. Held below the direct term, it never raises the preference loss to
+    first order.
 
     Args:
         reward: the model to move.
@@ -84,6 +91,7 @@ def upper_step(
         label: their labels.
         response: scalars whose gradients estimate the response term; empty for none.
         weight: factor of the response term.
+        limit: the largest norm of the response term over that of the direct one.
 
     Raises:
         Diverged: the gradient is NaN or infinite; the model is left as it was.
@@ -91,11 +99,13 @@ def upper_step(
     parameters = list(reward.parameters())
     loss = preference_loss(preference_logits(reward, pairs), label).mean()
     gradient = gradients_of(loss, parameters)
-    ratio = 0.0
+    estimated = ratio = 0.0
     if response:
         indirect = gradients_of(weight / len(response) * torch.stack([term() for term in response]).sum(), parameters)
-        ratio = float(norm(indirect) / norm(gradient).clamp_min(1e-12))
-        gradient = [a + b for a, b in zip(gradient, indirect, strict=True)]
+        estimated = float(norm(indirect) / norm(gradient).clamp_min(1e-12))
+        ratio = min(estimated, limit)
+        share = ratio / max(estimated, 1e-12)
+        gradient = [a + share * b for a, b in zip(gradient, indirect, strict=True)]
     if not torch.isfinite(norm(gradient)):
         raise Diverged(
             f"the gradient of the preference loss ({float(loss.detach()):.3g}) is not finite: choose a smaller "
@@ -105,7 +115,7 @@ def upper_step(
         parameter.grad = part
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return UpperStep(float(loss.detach()), ratio)
+    return UpperStep(float(loss.detach()), ratio, estimated)
 
 
 def norm(tensors: Sequence[Tensor]) -> Tensor:

@@ -77,6 +77,6 @@ def outcome(
     """The certificate of a solve, from what is true of each problem of the batch."""
     status = torch.where(exhausted, int(Status.MAX_STEPS), int(Status.STALLED))
     status = torch.where(floor, int(Status.ROUNDING_FLOOR), status)
-    status = torch.where(finite, status, int(Status.NON_FINITE))
     status = torch.where(done, int(Status.CONVERGED), status)
+    status = torch.where(finite, status, int(Status.NON_FINITE))  # an infinite tolerance is met by anything
     return Certificate("solve", status, norm, wanted, steps)

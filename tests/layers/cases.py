@@ -8,7 +8,7 @@ from typing import Any
 
 import optree
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bigrad.layers import ArgMin
 
@@ -116,3 +116,27 @@ def errors(layer: ArgMin, case: Case, order: int = 3) -> list[float]:
     """Relative errors of the value and of each derivative against the formula."""
     found, truth = derivatives(layer, case.x, order), derivatives(case.formula, case.x, order)
     return [float((one - other).norm() / other.norm()) for one, other in zip(found, truth, strict=True)]
+
+
+def stretched(y: Tensor, x: Tensor) -> Tensor:
+    """Quadratic with Hessian eigenvalues 2, 20 and 200; ``y = x``."""
+    return (torch.tensor([1.0, 10.0, 100.0], dtype=D) * (y - x) ** 2).sum(-1)
+
+
+def start(size: int = 3) -> Tensor:
+    return torch.zeros(size, dtype=D)
+
+
+def leaf(*shape: int, seed: int = 0) -> Tensor:
+    return vector(*shape, seed=seed).requires_grad_()
+
+
+class Proximal(nn.Module):
+    """Between ``x`` and a learnt linear image of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.target = nn.Linear(3, 3, dtype=D)
+
+    def forward(self, y: Tensor, x: Tensor) -> Tensor:
+        return ((y - x) ** 2).sum(-1) + ((y - self.target(x)) ** 2).sum(-1)

@@ -12,26 +12,13 @@ import torch
 from torch import Tensor, nn
 
 import bigrad
-from bigrad import InputError, SolveError, SolveWarning, Status, errors
+from bigrad import SolveError, SolveWarning, Status, errors
 from bigrad.gradients import Implicit
 from bigrad.layers import ArgMin
 from bigrad.linear import CG, Direct
 from bigrad.solvers import LBFGS, GradientDescent
 
-from .cases import RIDGE, D, ridge, vector
-
-
-def stretched(y: Tensor, x: Tensor) -> Tensor:
-    """Quadratic with Hessian eigenvalues 2, 20 and 200; ``y = x``."""
-    return (torch.tensor([1.0, 10.0, 100.0], dtype=D) * (y - x) ** 2).sum(-1)
-
-
-def start(size: int = 3) -> Tensor:
-    return torch.zeros(size, dtype=D)
-
-
-def leaf(*shape: int) -> Tensor:
-    return vector(*shape).requires_grad_()
+from .cases import RIDGE, D, Proximal, leaf, ridge, start, stretched, vector
 
 
 @pytest.mark.parametrize("lead", [(), (4,)])
@@ -45,8 +32,6 @@ def test_the_certificate_tells_what_happened(lead: tuple[int, ...]) -> None:
     free = y.detach().clone().requires_grad_()
     (slope,) = torch.autograd.grad(stretched(free, x.detach()).sum(), free)
     torch.testing.assert_close(certificate.stationarity, slope.norm(dim=-1))
-    (first,) = torch.autograd.grad(stretched(free * 0 + free.detach() * 0 + free * 0, x.detach()).sum(), free)
-    assert first.shape == free.shape
     at_start = (torch.tensor([2.0, 20.0, 200.0], dtype=D) * x.detach()).norm(dim=-1)
     torch.testing.assert_close(certificate.tolerance, 1e-10 + 1e-10 * at_start)
     assert (certificate.stationarity <= certificate.tolerance).all()
@@ -199,15 +184,6 @@ def test_repr_shows_the_settings() -> None:
     assert "(objective): Linear" in repr(ArgMin(nn.Linear(3, 1), start()))
 
 
-class Proximal(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.target = nn.Linear(3, 3, dtype=D)
-
-    def forward(self, y: Tensor, x: Tensor) -> Tensor:
-        return ((y - x) ** 2).sum(-1) + ((y - self.target(x)) ** 2).sum(-1)
-
-
 def test_a_layer_in_a_network_is_trained() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(2, 3, dtype=D), ArgMin(Proximal(), start()), nn.Linear(3, 1, dtype=D))
@@ -219,7 +195,7 @@ def test_a_layer_in_a_network_is_trained() -> None:
         loss.backward()
         assert all(parameter.grad is not None and parameter.grad.any() for parameter in network.parameters())
         optimiser.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses == sorted(losses, reverse=True)
     assert set(network.state_dict()) == {name for name, _ in network.named_parameters()}
 
@@ -241,70 +217,3 @@ def test_inputs_and_start_are_left_as_they_were() -> None:
     y += 1
     assert torch.equal(x, RIDGE.x)
     assert torch.equal(begin, torch.ones(3, dtype=D))
-
-
-def spoiled(value: object) -> Callable[..., object]:
-    return lambda y, x: value
-
-
-@pytest.mark.parametrize(
-    ("objective", "complaint"),
-    [
-        (3, "objective is int"),
-        (spoiled(None), "returned NoneType"),
-        (spoiled(1.0), "returned float"),
-        (lambda y, x: (y - x, y), "returned tuple"),
-        (lambda y, x: ((y - x) ** 2).sum().float(), "returned torch.float32"),
-        (lambda y, x: ((y - x) ** 2).sum() * 1j, "returned torch.complex128"),
-        (lambda y, x: ((y - x) ** 2).sum().long(), "returned torch.int64"),
-        (lambda y, x: ((y - x) ** 2).sum().to("meta"), "on meta"),
-        (lambda y, x: (x**2).sum(), "does not depend on y"),
-        (lambda y, x: ((y.detach() - x) ** 2).sum(), "does not depend on y"),
-        (spoiled(torch.ones((), dtype=D)), "does not depend on y"),
-    ],
-)
-def test_objectives_that_are_none(objective: Any, complaint: str) -> None:
-    with pytest.raises(InputError, match=complaint):
-        ArgMin(objective, start())(leaf(3))
-
-
-@pytest.mark.parametrize("init", [0.0, None, [], "zeros", torch.zeros(3).long(), torch.zeros(3, dtype=torch.cfloat)])
-def test_starts_that_are_none(init: Any) -> None:
-    with pytest.raises(InputError, match="init"):
-        ArgMin(stretched, init)
-    with pytest.raises(InputError, match="init"):
-        ArgMin(stretched, lambda x: init)(vector(3))
-    with pytest.raises(InputError, match="init"):
-        bigrad.argmin(stretched, init, vector(3))
-
-
-@pytest.mark.parametrize(
-    ("x", "complaint"),
-    [
-        (torch.zeros(3), "input 0 has dtype torch.float32 and init torch.float64"),
-        (torch.zeros(3, dtype=torch.cdouble), "complex128"),
-        (torch.zeros(3, dtype=D, device="meta"), "input 0 is on meta and init on cpu"),
-    ],
-)
-def test_inputs_of_another_kind(x: Tensor, complaint: str) -> None:
-    with pytest.raises(InputError, match=complaint):
-        ArgMin(stretched, start())(x)
-
-
-def test_parameters_of_another_kind_are_named() -> None:
-    with pytest.raises(InputError, match="target.weight has dtype torch.float64 and init torch.float32"):
-        ArgMin(Proximal(), torch.zeros(3))(torch.zeros(3))
-
-
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_inputs_that_are_not_finite(bad: float) -> None:
-    with pytest.raises(errors.Diverged, match="infinite or NaN"):
-        ArgMin(stretched, start())(torch.tensor([0.0, bad, 1.0], dtype=D))
-
-
-@pytest.mark.parametrize(("setting", "value"), [("solver", "lbfgs"), ("gradient", CG()), ("on_failure", "stop")])
-def test_settings_of_another_kind(setting: str, value: Any) -> None:
-    with pytest.raises(InputError, match=setting):
-        ArgMin(stretched, start(), **{setting: value})(vector(3))
-    with pytest.raises(InputError, match="Implicit needs a linear solver"):
-        Implicit(LBFGS())  # type: ignore[arg-type]  # on purpose

@@ -212,7 +212,7 @@ def test_a_failing_problem_is_named_and_its_neighbours_are_right() -> None:
     ("objective", "complaint"),
     [
         (lambda y, x: (x @ y - 1) ** 2, "number per independent problem"),
-        (lambda y, x: (y.sum() - x) ** 2, "number per independent problem"),
+        (lambda y, x: (y.sum() - x) ** 2, "depends on the variables of another"),
         (lambda y, x: (x[:2] @ y) ** 2 if y.ndim == 1 else y.sum(), "number per independent problem"),
         (lambda y, x: (y - x[0]).cumsum(0) ** 2, "depends on the variables of another"),
     ],

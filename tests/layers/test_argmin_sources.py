@@ -13,17 +13,13 @@ from bigrad import InputError
 from bigrad.layers import ArgMin
 from bigrad.solvers import LBFGS
 
-from .cases import D, vector
+from .cases import D, leaf, vector
 
 TIGHT = LBFGS(rtol=0.0, atol=1e-13)
 
 
 def layer(objective: object, size: int = 3) -> ArgMin:
     return ArgMin(objective, torch.zeros(size, dtype=D), solver=TIGHT)  # type: ignore[arg-type]  # callable
-
-
-def leaf(*shape: int, seed: int = 0) -> Tensor:
-    return vector(*shape, seed=seed).requires_grad_()
 
 
 def formula(x: Tensor, theta: Tensor) -> Tensor:

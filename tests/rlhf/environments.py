@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-LENGTH = 15
+LENGTH = 10
 
 
 class Point(gymnasium.Env[Any, Any]):
@@ -18,7 +18,7 @@ class Point(gymnasium.Env[Any, Any]):
         fence: an episode ends beyond this distance.
         reward: given at every step instead.
         broken_at: the step of this object's life whose reward or observation is NaN.
-        broken: which of the two.
+        broken: which of the two, or "start" for the first observation of every episode.
         dtype: of observations.
     """
 
@@ -40,7 +40,7 @@ class Point(gymnasium.Env[Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self.state = self.np_random.uniform(-1, 1, 2)
-        return self.see(), {}
+        return self.see() * (np.nan if self.broken == "start" else 1), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.age += 1
@@ -113,8 +113,11 @@ def register() -> None:
         "Point": (Point, {}),
         "Fenced": (Point, {"fence": 1.0}),
         "Constant": (Point, {"reward": 1.0}),
-        "NaNReward": (Point, {"broken_at": 70}),
-        "NaNObservation": (Point, {"broken_at": 70, "broken": "observation"}),
+        "NaNReward": (Point, {"broken_at": 45}),
+        "NaNLastReward": (Point, {"broken_at": 50}),
+        "NaNObservation": (Point, {"broken_at": 45, "broken": "observation"}),
+        "NaNLastObservation": (Point, {"broken_at": 50, "broken": "observation"}),
+        "NaNStart": (Point, {"broken": "start"}),
         "Double": (Point, {"dtype": np.float64}),
         "Image": (Image, {}),
         "Named": (Named, {}),

@@ -131,8 +131,8 @@ def terms(run: PreferenceTrainer, episodes: list[np.ndarray], settings: Response
 
 
 def episodes_of(run: PreferenceTrainer) -> list[np.ndarray]:
-    found = run.buffer.recent_episodes(60)
-    assert [len(places) for places in found] == [15] * 4
+    found = run.buffer.recent_episodes(40)
+    assert [len(places) for places in found] == [10] * 4
     return found
 
 
@@ -211,7 +211,7 @@ def test_the_terms_mean_is_what_linear_algebra_gives(count: int, finished: tuple
 def test_it_is_so_where_episodes_end_by_themselves() -> None:
     run = tiny.trainer("Tiny/Fenced-v0")
     run.learn()
-    episodes = [places for places in run.buffer.recent_episodes(90) if len(places) >= 5]
+    episodes = [places for places in run.buffer.recent_episodes(60) if len(places) >= 5]
     assert len({len(places) for places in episodes}) > 1
     episodes = episodes[: len(episodes) // 2 * 2]  # of equally many in each half, the halves' mean is the mean
     found, expected = torch.stack(terms(run, episodes)).mean(0), by_hand(run, episodes)

@@ -105,7 +105,7 @@ def test_the_response_is_on_after_the_first_round(finished: tuple[PreferenceTrai
 
 @pytest.mark.parametrize("method", ["sobirl", "drlhf"])
 def test_the_policy_rests_before_a_round_and_makes_up_for_it(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = tiny.trainer(method=method, on_policy_steps=20)
+    run = tiny.trainer(method=method, on_policy_steps=15)
     plain, moved = run.agent.train, {}
 
     def train(gradient_steps: int, batch_size: int) -> None:
@@ -115,7 +115,7 @@ def test_the_policy_rests_before_a_round_and_makes_up_for_it(method: str, monkey
 
     monkeypatch.setattr(run.agent, "train", train)
     run.learn()
-    resting = {*range(40, 60), *range(70, 90)} if method == "sobirl" else set()
+    resting = {*range(25, 40), *range(45, 60)} if method == "sobirl" else set()
     assert {step for step, has in moved.items() if not has} == resting
     assert tiny.updates(run) == tiny.UPDATES
     assert run.agent.owed == 0
@@ -141,9 +141,9 @@ def stop(*arguments: Any, **settings: Any) -> Any:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"steps": 32},  # no room after the warm-up
+        {"steps": 22},  # no room after the warm-up
         {"label_until": 1.0, "upper_until": 1.0},  # the last round is due with the last step
-        {"steps": 127, "label_until": 0.9, "on_policy_steps": 500},  # episodes end before and after, not at the end
+        {"steps": 87, "label_until": 0.9, "on_policy_steps": 500},  # episodes end before and after, not at the end
         {"rounds": 20},  # several rounds an episode
         {"labels": 2},
         {"labels": 3, "first_share": 1.0},
@@ -155,7 +155,7 @@ def test_every_round_and_label_finds_its_place(changes: dict[str, Any]) -> None:
     assert result.labels == run.settings.labels
     assert len(tiny.rounds(run)) == len(run.settings.schedule())
     assert run.agent.owed == 0
-    assert tiny.updates(run) == run.settings.steps - 30
+    assert tiny.updates(run) == run.settings.steps - 20
 
 
 class Witness(SyntheticTeacher):
@@ -203,8 +203,8 @@ def test_the_agent_learns_from_the_models_reward_and_not_the_true_one() -> None:
     run.learn()
     samples = run.buffer.sample(32)
     torch.testing.assert_close(samples.rewards[:, 0], run.reward_model(samples.observations, samples.actions).detach())
-    every = run.reward_model(*run.buffer.steps(np.arange(90))).detach()
-    assert abs(float(every.mean())) < 1e-4  # the last round came with step 90
+    every = run.reward_model(*run.buffer.steps(np.arange(60))).detach()
+    assert abs(float(every.mean())) < 1e-4  # the last round came with step 60
     assert abs(float(every.std()) - 1) < 1e-4
 
 
@@ -216,7 +216,7 @@ def test_other_environments_are_served(env: str) -> None:
 
 
 def test_a_run_that_never_has_a_whole_episode_in_time_has_no_response() -> None:
-    run = tiny.trainer(on_policy_steps=10)
+    run = tiny.trainer(on_policy_steps=5)
     result = run.learn()
     assert result.labels == tiny.LABELS
     assert result.response_ratio is None
@@ -242,13 +242,13 @@ def test_tensorboard_gets_every_curve(finished: tuple[PreferenceTrainer, Path]) 
 
 
 def test_the_number_of_steps_may_be_given_to_learn() -> None:
-    run, direct = tiny.trainer(), tiny.trainer(steps=100)
-    for trainer, steps in ((run, 100), (direct, None)):
+    run, direct = tiny.trainer(), tiny.trainer(steps=70)
+    for trainer, steps in ((run, 70), (direct, None)):
         trainer.learn(steps)
     assert run.settings == direct.settings
-    assert run.agent.num_timesteps == 100
+    assert run.agent.num_timesteps == 70
     assert len(tiny.rounds(run)) == len(run.settings.schedule())
-    with pytest.raises(RunError, match="was started for 100 steps; start a new one for 200"):
+    with pytest.raises(RunError, match="was started for 70 steps; start a new one for 200"):
         run.learn(200)
 
 
@@ -275,6 +275,4 @@ def test_an_unknown_device_is_named() -> None:
 
 
 def test_repr_says_how_far_it_is(finished: tuple[PreferenceTrainer, Path]) -> None:
-    assert (
-        repr(finished[0]) == f"PreferenceTrainer({tiny.POINT!r}, method='sobirl', labels=20/20, steps=120/120, seed=0)"
-    )
+    assert repr(finished[0]) == f"PreferenceTrainer({tiny.POINT!r}, method='sobirl', labels=20/20, steps=80/80, seed=0)"

@@ -13,14 +13,14 @@ import torch
 from bigrad.rlhf import PreferenceTrainer, SyntheticTeacher
 
 POINT = "Tiny/Point-v0"
-LABELS, STEPS, UPDATES = 20, 120, 90
-ROUNDS = [30, 60, 90]  # when they are due
+LABELS, STEPS, UPDATES = 20, 80, 60
+ROUNDS = [20, 40, 60]  # when they are due
 SETTINGS: dict[str, Any] = {
     "steps": STEPS,
-    "warm_up": 30,
+    "warm_up": 20,
     "rounds": 2,
     "label_until": 0.75,
-    "on_policy_steps": 30,
+    "on_policy_steps": 20,
     "segment": 5,
     "first_upper_steps": 5,
     "upper_steps": 3,
