@@ -37,7 +37,7 @@ class Pairs:
 
 
 class PreferenceStore:
-    """An SQLite file of labelled pairs, one committed row a label.
+    """An SQLite file of labelled pairs, one row a label, committed before anything goes on.
 
     Args:
         path: the file, or ``None`` to keep everything in memory.
@@ -120,7 +120,9 @@ class PreferenceStore:
 
     def _insert(self, rows: list[tuple[Any, ...]]) -> None:
         try:
-            self.connection.executemany(f"insert into preference ({_COLUMNS}) values (?, ?, ?, ?, ?, ?)", rows)
+            with self.connection:  # all of them or none
+                self.connection.execute("begin")
+                self.connection.executemany(f"insert into preference ({_COLUMNS}) values (?, ?, ?, ?, ?, ?)", rows)
         except sqlite3.Error as error:
             raise RunError(
                 f"a label could not be stored in {self.path} ({error}): free some space and resume"

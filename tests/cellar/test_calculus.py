@@ -97,10 +97,11 @@ def test_one_tensor_in_two_places_is_two_primals() -> None:
     torch.testing.assert_close(second, 2 * torch.sin(A) * A * G)
 
 
-def test_gradient_holds_still_what_y_was_computed_from() -> None:
+def test_gradient_holds_still_what_y_was_computed_from_and_what_was_computed_from_y() -> None:
     x = B.clone().requires_grad_()
-    slope = calculus.gradient(lambda y, x: wave(y, x).sum(), 3 * x, x)
-    torch.testing.assert_close(slope, torch.cos(3 * B) * B**2)
+    for y, other in ((3 * x, x), (x, 3 * x)):
+        slope = calculus.gradient(lambda y, x: wave(y, x).sum(), y, other)
+        torch.testing.assert_close(slope, torch.cos(y) * other**2)
 
 
 def test_a_pullback_can_be_called_again() -> None:

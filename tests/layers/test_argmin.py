@@ -212,8 +212,9 @@ def test_a_result_does_not_depend_on_what_was_called_before() -> None:
 
 
 def test_inputs_and_start_are_left_as_they_were() -> None:
-    x, begin = RIDGE.x.clone(), torch.ones(3, dtype=D)
-    y = ArgMin(ridge, begin)(x)
-    y += 1
-    assert torch.equal(x, RIDGE.x)
-    assert torch.equal(begin, torch.ones(3, dtype=D))
+    for begin in (torch.ones(3, dtype=D), RIDGE.formula(RIDGE.x)):
+        x, kept = RIDGE.x.clone(), begin.clone()
+        y = ArgMin(ridge, begin)(x)
+        y += 1
+        assert torch.equal(x, RIDGE.x)
+        assert torch.equal(begin, kept)

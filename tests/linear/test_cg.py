@@ -95,6 +95,14 @@ def test_a_batch_of_mixed_scales_is_a_loop_over_its_problems() -> None:
     assert calls <= certificate.steps.max() + 3
 
 
+def test_a_problem_that_is_done_rests_while_others_go_on() -> None:
+    matrix, b = torch.stack([conditioned(10.0, 12, 0), conditioned(1e4, 12, 1)]), vector(2, 12)
+    solver = CG(rtol=1e-3)
+    together, certificate = solver.solve(operator(matrix), b)
+    assert certificate.steps[1] > certificate.steps[0] + 4
+    torch.testing.assert_close(together[0], solver.solve(operator(matrix[0]), b[0])[0], rtol=1e-12, atol=1e-13)
+
+
 def test_a_failing_problem_leaves_its_neighbours_alone() -> None:
     matrix = torch.stack([conditioned(10.0, 6, 0), -conditioned(10.0, 6, 1), conditioned(10.0, 6, 2)])
     b = vector(3, 6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[PreferenceTraine
 def folder(finished: tuple[PreferenceTrainer, Path], tmp_path: Path) -> Path:
     """A copy of the finished run's folder, to be spoilt."""
     return tiny.copy(finished[1], tmp_path)
+
+
+@pytest.fixture
+def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait for the disk."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
 @pytest.fixture

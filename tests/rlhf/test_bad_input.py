@@ -16,6 +16,8 @@ from bigrad.rlhf import PreferenceTrainer, SyntheticTeacher
 from . import tiny
 from .environments import Point
 
+pytestmark = pytest.mark.usefixtures("unsynced")
+
 
 @pytest.mark.parametrize(
     ("typed", "near"),
@@ -131,7 +133,7 @@ class Odd(SyntheticTeacher):
         *(np.full(8, 1.01), np.full(8, -0.01), np.full(8, np.nan), np.full(8, np.inf)),
         *(None, "right", ["left"] * 8, [[1], [1, 2]], object()),
     ],
-    ids=repr,
+    ids=lambda answer: type(answer).__name__,
 )
 def test_a_teacher_who_answers_something_else_is_refused(answer: Any, tmp_path: Path) -> None:
     with pytest.raises(

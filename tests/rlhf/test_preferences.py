@@ -140,6 +140,16 @@ def test_a_page_that_was_overwritten_is_refused(tmp_path: Path) -> None:
         PreferenceStore(path)
 
 
+def test_of_labels_that_come_together_all_are_stored_or_none(tmp_path: Path) -> None:
+    store = filled(tmp_path / "labels.sqlite")
+    store.connection.execute(
+        "create trigger t before insert on preference when new.label = 0.5 begin select raise(fail, 'no'); end"
+    )
+    with pytest.raises(RunError, match="could not be stored"):
+        store.add(pairs(), LABEL, 8)
+    assert store.count == 4 == len(rows(tmp_path / "labels.sqlite"))
+
+
 def test_a_store_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
     store = filled(tmp_path / "labels.sqlite")
     store.connection.execute("pragma query_only = on")

@@ -20,7 +20,7 @@ COUNTS = [
 ]
 SHARES = ["first_share", "label_until", "upper_until"]
 POSITIVE = ["temperature", "lr", "reward_step"]
-NOT_NEGATIVE = ["reward_decay", "ridge", "response_weight"]
+NOT_NEGATIVE = ["reward_decay", "ridge", "response_weight", "response_limit"]
 REFUSED: list[tuple[str, Any]] = [
     *((name, value) for name in COUNTS for value in (0, -3)),
     *((name, value) for name in SHARES for value in (0.0, -0.5, 1.5, float("nan"))),

@@ -17,7 +17,7 @@ from bigrad.rlhf import METHODS, PreferenceTrainer, SyntheticTeacher
 
 from . import tiny
 
-pytestmark = pytest.mark.usefixtures("unpainted")
+pytestmark = pytest.mark.usefixtures("unpainted", "unsynced")
 
 NONE = type(None)
 PROMISED: dict[str, type | tuple[type, ...]] = dict.fromkeys(("env", "method", "command"), str) | {

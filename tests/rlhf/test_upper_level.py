@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from bigrad.errors import Diverged
-from bigrad.rlhf import Pairs, RewardEnsemble, draw_pairs, upper_step
+from bigrad.rlhf import Pairs, RewardEnsemble, UpperStep, draw_pairs, upper_step
 
 from .test_replay import Record
 
+Term = Callable[[], Tensor]
 LABEL = torch.tensor([1.0, 0.0, 0.5, 0.3, 1.0, 0.0])
 
 
@@ -43,7 +44,7 @@ def flat(tensors: object) -> Tensor:
     return torch.cat([tensor.detach().flatten() for tensor in tensors])  # type: ignore[attr-defined]
 
 
-def term(reward: RewardEnsemble, scale: float) -> Callable[[], Tensor]:
+def term(reward: RewardEnsemble, scale: float) -> Term:
     return lambda: (
         scale * sum((parameter.sin() * (1 + place)).sum() for place, parameter in enumerate(reward.parameters()))
     )
@@ -54,33 +55,51 @@ def response_of(reward: RewardEnsemble) -> Tensor:
     return flat([parameter.cos() * (1 + place) for place, parameter in enumerate(reward.parameters())])
 
 
+def follow(reward: RewardEnsemble, terms: list[Term], weight: float = 1.0, limit: float = 1e9) -> UpperStep:
+    """One step of size 1 against the gradient."""
+    return upper_step(reward, torch.optim.SGD(reward.parameters(), lr=1.0), pairs(), LABEL, terms, weight, limit)
+
+
 @pytest.mark.parametrize("scales", [[], [0.01], [0.02, -0.05]])
 @pytest.mark.parametrize("weight", [1.0, 0.3])
 def test_a_step_follows_the_direct_gradient_and_the_responses(scales: list[float], weight: float) -> None:
     reward = model()
     before, (loss, gradient), response = flat(reward.parameters()), direct(reward), response_of(reward)
-    step = upper_step(
-        reward, torch.optim.SGD(reward.parameters(), lr=1.0), pairs(), LABEL, [term(reward, s) for s in scales], weight
-    )
+    step = follow(reward, [term(reward, s) for s in scales], weight)
     share = weight * float(np.mean(scales)) if scales else 0.0
     torch.testing.assert_close(before - flat(reward.parameters()), gradient + share * response, rtol=1e-4, atol=1e-6)
     assert step.loss == pytest.approx(float(loss), rel=1e-5)
     assert step.ratio == pytest.approx(abs(share) * float(response.norm() / gradient.norm()), rel=1e-4)
+    assert step.estimated == step.ratio
     assert all(parameter.grad is None for parameter in reward.parameters())
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("scale", [0.01, -3.0])
+def test_a_response_beyond_the_limit_is_shortened_and_keeps_its_direction(scale: float, limit: float) -> None:
+    reward = model()
+    before, (_, gradient), response = flat(reward.parameters()), direct(reward), scale * response_of(reward)
+    step = follow(reward, [term(reward, scale)], limit=limit)
+    estimated = float(response.norm() / gradient.norm())
+    assert estimated > 0.5
+    used = response * limit / estimated
+    torch.testing.assert_close(before - flat(reward.parameters()), gradient + used, rtol=1e-4, atol=1e-6)
+    assert step.estimated == pytest.approx(estimated, rel=1e-4)
+    assert step.ratio == pytest.approx(limit)
 
 
 def test_gradients_left_by_someone_else_do_not_matter() -> None:
     clean, dirty = model(), model()
     dirty(pairs().observation, pairs().action).sum().backward()
     for reward in (clean, dirty):
-        upper_step(reward, torch.optim.SGD(reward.parameters(), lr=1.0), pairs(), LABEL, [], 1.0)
+        follow(reward, [])
     assert torch.equal(flat(clean.parameters()), flat(dirty.parameters()))
 
 
 def test_steps_fit_the_labels() -> None:
     reward = model()
     optimizer = torch.optim.Adam(reward.parameters(), lr=1e-2)
-    losses = [upper_step(reward, optimizer, pairs(), LABEL.round(), [], 1.0).loss for _ in range(200)]
+    losses = [upper_step(reward, optimizer, pairs(), LABEL.round(), [], 1.0, 1.0).loss for _ in range(200)]
     assert losses[-1] < 0.4 * losses[0]
 
 
@@ -89,7 +108,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run(scale: float) -> None:
     reward = model()
     before = flat(reward.parameters())
     with pytest.raises(Diverged, match="reward_step or response_weight"):
-        upper_step(reward, torch.optim.SGD(reward.parameters(), lr=1.0), pairs(), LABEL, [term(reward, scale)], 1e3)
+        follow(reward, [term(reward, scale)], weight=1e3)
     assert torch.equal(flat(reward.parameters()), before)
 
 

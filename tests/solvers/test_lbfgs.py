@@ -48,6 +48,24 @@ def test_a_log_sum_exp(offset: float) -> None:
     assert slope(smooth_maximum, y).norm() <= 1e-9
 
 
+@pytest.mark.parametrize("rise", [1e-9, 1e-5])
+def test_values_that_mislead_below_their_rounding_error_are_not_listened_to(rise: float) -> None:
+    calls = 0
+
+    def misled(y: Tensor) -> Tensor:
+        """A true gradient, and a value that rises by ``rise`` close to the optimum."""
+        nonlocal calls
+        calls += 1
+        value = smooth_maximum(y)
+        closeness = 1 / (1 + (slope(smooth_maximum, y) ** 2).sum() / rise)
+        return 1e6 + value + 2 * rise * closeness.detach()
+
+    y, certificate = minimise(LBFGS(), misled, torch.ones(4, dtype=D))
+    assert Status(int(certificate.status)) == Status.CONVERGED
+    assert slope(smooth_maximum, y).norm() <= 1e-9
+    assert calls <= 2 * int(certificate.steps) + 4
+
+
 @smooth_problems
 @pytest.mark.parametrize("scale", [1e-8, 1e-4, 1e4, 1e8])
 def test_objectives_of_every_scale_meet_their_tolerance(function: Function, start: Tensor, scale: float) -> None:
