@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import calculus
 from ..certificate import Certificate, OnFailure, check_on_failure
 from ..equation import Objective, Problem
-from ..errors import InputError
+from ..errors import InputError, UnsupportedError
 from ..gradients import GradientRule, Implicit, Record
 from ..tree import Arguments, Structure, tensors_of, tree_map
 from .lbfgs import LBFGS
@@ -88,6 +88,8 @@ class Reading:
     def __post_init__(self) -> None:
         if not callable(self.objective):
             raise InputError(f"objective is {type(self.objective).__name__}; wanted a callable objective(y, *inputs)")
+        if torch.is_inference_mode_enabled():
+            raise UnsupportedError("torch.inference_mode forbids the derivatives that minimise: use torch.no_grad()")
         tree = self.init(*self.inputs) if callable(self.init) else self.init
         leaves = tensors_of(tree, "init")
         tree = tree_map(torch.Tensor.detach, tree)

@@ -190,10 +190,11 @@ def test_a_start_at_the_optimum_of_mixed_scales_is_not_taken_for_coupled() -> No
 @pytest.mark.parametrize("strong", [1e-9, 1.0, 1e9])
 def test_coupling_is_seen_however_large_the_neighbours_are(strong: float) -> None:
     scale = torch.tensor([1.0, 1.0, strong, strong], dtype=D).unsqueeze(-1)
+    tie = torch.tensor([0.1, 0.1, 0.0, 0.0], dtype=D).unsqueeze(-1)
 
     def objective(y: Tensor, x: Tensor) -> Tensor:
         pairs = y.unflatten(0, (2, 2)).flip(1).flatten(0, 1)
-        return (scale * ((y - x) ** 2 + 0.1 * y * pairs)).sum(-1)
+        return (scale * ((y - x) ** 2 + tie * y * pairs)).sum(-1)
 
     with pytest.raises(InputError, match="depends on the variables of another"):
         ArgMin(objective, torch.zeros_like)(vector(4, 3))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import bigrad
-from bigrad import InputError, errors
+from bigrad import InputError, UnsupportedError, errors
 from bigrad.gradients import Implicit
 from bigrad.layers import ArgMin
 from bigrad.linear import CG
@@ -87,3 +87,11 @@ def test_settings_of_another_kind(setting: str, value: Any) -> None:
 def test_a_rule_wants_a_linear_solver() -> None:
     with pytest.raises(InputError, match="Implicit needs a linear solver"):
         Implicit(LBFGS())  # type: ignore[arg-type]  # on purpose
+
+
+def test_inference_mode_is_refused_and_its_gentler_sister_named() -> None:
+    layer = ArgMin(stretched, start())
+    with torch.inference_mode(), pytest.raises(UnsupportedError, match="no_grad"):
+        layer(vector(3))
+    with torch.no_grad():
+        torch.testing.assert_close(layer(vector(3)), vector(3), rtol=1e-7, atol=1e-8)

@@ -63,7 +63,7 @@ def spoiled(place: tuple[int, ...], row: list[float]) -> Tensor:
         ("transition", TRANSITION.float(), r"transition has dtype torch\.float32 and reward torch\.float64"),
         ("transition", TRANSITION.to("meta"), r"transition is on meta and reward on cpu"),
     ],
-    ids=str,
+    ids=lambda it: "tensor" if isinstance(it, Tensor) else str(it),
 )
 def test_numbers_that_make_no_decision_process_are_named(
     name: str, value: Any, complaint: str | None, given_in_the_call: bool
@@ -204,3 +204,11 @@ def test_nothing_given_is_changed_and_nothing_remembered() -> None:
     assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
     assert torch.equal(transition, TRANSITION)
     assert reward.grad is None
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_without_derivatives_it_still_solves(mode: Callable[[], Any]) -> None:
+    with mode():
+        policy = layer()(REWARD).policy
+    assert not policy.requires_grad
+    assert torch.equal(policy, layer()(REWARD).policy)

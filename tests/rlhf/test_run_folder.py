@@ -15,10 +15,11 @@ import torch
 from safetensors.torch import load_file
 
 from bigrad.errors import RunError
-from bigrad.rlhf import PreferenceTrainer, SyntheticTeacher
+from bigrad.rlhf import PreferenceTrainer, SyntheticTeacher, load_tree
 
 from . import tiny
 from .environments import Point
+from .test_snapshot import same
 
 pytestmark = pytest.mark.usefixtures("unpainted", "unsynced")
 
@@ -46,6 +47,35 @@ def test_a_saved_run_goes_on_as_if_it_had_not_been_saved(tmp_path: Path) -> None
         trainer.learn()
     assert torch.equal(tiny.parameters(run), tiny.parameters(again))
     assert run.history == again.history
+
+
+def test_what_is_loaded_is_what_was_saved(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        tiny.trainer(teacher=tiny.Stops(2)).learn(out=tmp_path / "run")
+    run = PreferenceTrainer.load(tmp_path / "run")
+    assert run.agent.owed > 0
+    run.save(tmp_path / "again")
+    first, second = (load_tree(tmp_path / name / "checkpoint.safetensors") for name in ("run", "again"))
+    assert first["labels"] == 8
+    assert same(first, second)
+
+
+def test_an_episode_that_was_cut_short_ends_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, calls = Point.step, iter(range(45))
+    monkeypatch.setattr(Point, "step", lambda *given: step(*given) if next(calls, None) is not None else ctrl_c())
+    with pytest.raises(KeyboardInterrupt):
+        tiny.trainer().learn(out=tmp_path / "run")
+    monkeypatch.undo()
+    run = PreferenceTrainer.load(tmp_path / "run")
+    run.learn()
+    starts = run.buffer.segment_starts(3)
+    assert {42, 45} <= set(starts)
+    assert not {43, 44} & set(starts)
+    assert run.buffer.next_steps(np.array([44]))[1].tolist() == [1]  # nothing ended there by itself
+
+
+def ctrl_c() -> Any:
+    raise KeyboardInterrupt
 
 
 def test_saving_again_adds_what_is_new(tmp_path: Path) -> None:
