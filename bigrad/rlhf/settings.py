@@ -29,7 +29,7 @@ class Settings:
         warm_up: steps of random behaviour before the first labels.
         first_share: share of the labels that is spent on the warm-up.
         rounds: how many times labels are asked for after that.
-        label_until: share of the steps by which the last label is given.
+        label_until: share of the steps by which the last label is given (a little later in runs of few steps).
         upper_until: share of the steps by which the last upper step is taken.
         on_policy_steps: steps before each round during which the policy stays as it is, for the response term.
         segment: steps of a segment.
@@ -115,7 +115,9 @@ class Settings:
         """The steps at which rounds are due: labelled ones, then upper steps alone."""
         if not self.learns_reward:
             return []
-        last = max(self.warm_up + self.rounds, int(self.label_until * self.steps))
+        # In a short run the warm-up takes most of that share: the rounds then have half of it of what is left.
+        left = max(self.rounds, int(self.label_until * (self.steps - self.warm_up)) // 2)
+        last = max(self.warm_up + left, int(self.label_until * self.steps))
         interval = max(1, (last - self.warm_up) // self.rounds)
         labelled = [self.warm_up + interval * k for k in range(self.rounds + 1)]
         end = int(self.upper_until * self.steps)

@@ -91,11 +91,18 @@ def test_the_schedule_keeps_its_promises(changes: dict[str, Any]) -> None:
     assert schedule[-1] <= settings.steps
     labelled = schedule[: settings.rounds + 1]
     assert len(labelled) == settings.rounds + 1
-    # Where the warm-up leaves no room, rounds follow each other at every step.
-    assert labelled[-1] <= max(settings.label_until * settings.steps, settings.warm_up + settings.rounds)
+    # Where the warm-up takes most of that share, half of it of what is left; where nothing is, one step a round.
+    left = max(settings.rounds, settings.label_until * (settings.steps - settings.warm_up) / 2)
+    assert labelled[-1] <= max(settings.label_until * settings.steps, settings.warm_up + left)
     interval = labelled[1] - labelled[0]
     assert len(schedule) == len(labelled) or schedule[-1] <= settings.upper_until * settings.steps
     assert schedule[-1] + interval > int(settings.upper_until * settings.steps)
+
+
+@pytest.mark.parametrize("steps", [1_100, 1_600, 2_000, 3_000, 8_000, 100_000])
+def test_a_short_run_does_not_spend_itself_on_rounds(steps: int) -> None:
+    """A schedule of one round a step was met on a run of 1,600 steps: it had 521 rounds."""
+    assert len(Settings(steps=steps).schedule()) <= 40
 
 
 @pytest.mark.parametrize("changes", RUNS)
