@@ -100,7 +100,7 @@ class Loop(BaseCallback):
         response = self._response(row)
         pairs, label = trainer.store.load()
         device = next(reward.parameters()).device
-        pairs = type(pairs)(pairs.observation.to(device), pairs.action.to(device), pairs.returns)
+        pairs = Pairs(pairs.observation.to(device), pairs.action.to(device), pairs.returns)
         label = label.to(device)
         count = chosen.first_upper_steps if trainer.rounds_done == 0 else chosen.upper_steps
         taken = [

@@ -107,13 +107,6 @@ class PreferenceStore:
             raise RunError(f"{self.path} holds a damaged pair ({error}): restore it or start anew") from error
         return Pairs(observation, action, returns), label
 
-    def trim(self, count: int) -> None:
-        """Forget all but the first ``count`` rows."""
-        self.connection.execute(
-            "delete from preference where id not in (select id from preference order by id limit ?)", (count,)
-        )
-        self.count = min(self.count, count)
-
     def close(self) -> None:
         """Close the file."""
         self.connection.close()

@@ -75,14 +75,6 @@ def test_a_store_goes_on_where_it_was_left(tmp_path: Path) -> None:
     assert [row[0] for row in rows(tmp_path / "labels.sqlite")] == list(range(1, 9))
 
 
-@pytest.mark.parametrize("kept", [0, 3, 4, 100])
-def test_trim_keeps_the_first_rows(kept: int, tmp_path: Path) -> None:
-    store = filled(tmp_path / "labels.sqlite")
-    store.trim(kept)
-    assert store.count == min(kept, 4) == len(rows(tmp_path / "labels.sqlite"))
-    assert store.load()[1].tolist() == LABEL[:kept].tolist()
-
-
 def test_extend_takes_over_what_is_new(tmp_path: Path) -> None:
     copy, store = PreferenceStore(tmp_path / "copy.sqlite"), filled()
     copy.extend(store)
