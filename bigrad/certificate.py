@@ -5,12 +5,23 @@ from __future__ import annotations
 import enum
 import warnings
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from .errors import Diverged, Indefinite, InputError, NotConverged, Singular, SolveError, SolveWarning, Stalled
+from .errors import (
+    Diverged,
+    Indefinite,
+    Infeasible,
+    InputError,
+    NotConverged,
+    Singular,
+    SolveError,
+    SolveWarning,
+    Stalled,
+    Unbounded,
+)
 
 OnFailure = Literal["raise", "warn", "ignore"]
 
@@ -25,6 +36,8 @@ class Status(enum.IntEnum):
     NON_FINITE = 4
     INDEFINITE = 5
     SINGULAR = 6
+    INFEASIBLE = 7
+    UNBOUNDED = 8
 
     @property
     def failed(self) -> bool:
@@ -54,6 +67,16 @@ _FAILURES: dict[Status, tuple[type[SolveError], str, str]] = {
         "has no unique solution",
         "the answer is not unique: add a ridge to the objective or set damping > 0",
     ),
+    Status.INFEASIBLE: (
+        Infeasible,
+        "has no feasible point",
+        "two constraints contradict each other at these inputs: loosen one, or give it a slack variable with a cost",
+    ),
+    Status.UNBOUNDED: (
+        Unbounded,
+        "is unbounded",
+        "the objective improves without end on the constraints: bound the variables, or add a ridge to the objective",
+    ),
 }
 
 
@@ -75,8 +98,11 @@ class Certificate:
         tolerance: the norm that was asked for.
         steps: iterations used.
         feasibility: largest violation of a constraint, ``None`` where there are none.
+        margin: the least of max(multiplier, slack) over the inequality constraints, ``None`` where there are none; near
+            zero a constraint is weakly active, and the derivative is one of several.
         adjoint: the certificate of the backward pass's linear solve, once it has run.
         ritz: diagonals and off-diagonals ``(steps, *batch)`` of the Lanczos matrix that conjugate gradients leave.
+        factor: a factor of the linearised problem at the answer, until the gradient rule takes it over.
     """
 
     what: str
@@ -85,12 +111,17 @@ class Certificate:
     tolerance: Tensor
     steps: Tensor
     feasibility: Tensor | None = None
+    margin: Tensor | None = None
     adjoint: Certificate | None = None
     ritz: tuple[Tensor, Tensor] | None = None
+    factor: Any = None
 
     def __post_init__(self) -> None:
         for name in ("status", "stationarity", "tolerance", "steps"):
             setattr(self, name, getattr(self, name).detach().cpu())
+        for name in ("feasibility", "margin"):
+            if (number := getattr(self, name)) is not None:
+                setattr(self, name, number.detach().cpu())
 
     def __repr__(self) -> str:
         ends = ", ".join(

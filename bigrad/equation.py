@@ -17,11 +17,13 @@ class Problem(ABC):
     Attributes:
         batch_dims: how many leading dimensions of ``y`` hold independent problems.
         symmetric: whether ``dF/dy`` is symmetric.
+        definite: whether ``dF/dy`` has to be positive definite at a solution.
         companions: how many leading inputs always carry the batch dimensions of ``y``.
     """
 
     batch_dims: int
     symmetric: bool = False
+    definite: bool = False
     companions: int = 0
 
     @abstractmethod
@@ -36,6 +38,13 @@ class Problem(ABC):
         """``dF/dy`` as a matrix ``(*batch, n, n)`` where it is cheap to write down, else ``None``."""
         return None
 
+    def linearised(self, y: Tensor, *inputs: Tensor, transposed: bool) -> Callable[[Tensor], Tensor]:
+        """``u -> (dF/dy) u``, or with the transpose, on one retained graph; outside any differentiation."""
+        if transposed or self.symmetric:
+            return calculus.linearise(lambda free: self.residual(free, *inputs), y)[1]
+        zero = y.new_zeros(y.shape)
+        return calculus.linearise(lambda u: Adjoint(self).residual(u, zero, y, *inputs), zero)[1]
+
 
 @dataclass(frozen=True)
 class Objective(Problem):
@@ -44,6 +53,7 @@ class Objective(Problem):
     value: Callable[..., Tensor]
     batch_dims: int
     symmetric = True
+    definite = True
 
     def residual(self, y: Tensor, *inputs: Tensor) -> Tensor:
         """The gradient in ``y``."""
@@ -52,6 +62,30 @@ class Objective(Problem):
     def vmapped(self, in_dims: Sequence[int | None]) -> Objective:
         """The objective of ``B`` problems side by side has value ``(B, *batch)``."""
         return replace(self, value=calculus.batched(self.value, (0, *in_dims)), batch_dims=self.batch_dims + 1)
+
+
+@dataclass(frozen=True)
+class Equation(Problem):
+    """The root of ``function(y, *inputs)``, which has the shape of ``y``."""
+
+    function: Callable[..., Tensor]
+    batch_dims: int
+
+    def residual(self, y: Tensor, *inputs: Tensor) -> Tensor:
+        """The function itself."""
+        return self.function(y, *inputs)
+
+    def vmapped(self, in_dims: Sequence[int | None]) -> Equation:
+        """The same function on ``(B, *batch, n)``."""
+        return replace(self, function=calculus.batched(self.function, (0, *in_dims)), batch_dims=self.batch_dims + 1)
+
+
+class Mapping(Equation):
+    """The fixed point of ``function(y, *inputs)``, through ``F = y - function(y, *inputs)``."""
+
+    def residual(self, y: Tensor, *inputs: Tensor) -> Tensor:
+        """What one more application would take away."""
+        return y - self.function(y, *inputs)
 
 
 @dataclass(frozen=True)
@@ -75,6 +109,11 @@ class Adjoint(Problem):
         return self.base.symmetric
 
     @property
+    def definite(self) -> bool:  # type: ignore[override]  # read-only here
+        """As the base problem's Jacobian."""
+        return self.base.definite
+
+    @property
     def companions(self) -> int:  # type: ignore[override]  # read-only here
         """The right-hand side, the base's solution, and the base's own companions."""
         return 2 + self.base.companions
@@ -91,23 +130,18 @@ class Adjoint(Problem):
             return pullback(y)[0] - target
         return calculus.jvp(function, [at], [y]) - target
 
-    def operator(self, at: Tensor, *inputs: Tensor) -> Callable[[Tensor], Tensor]:
-        """``u -> (dF/dy)^T u`` on one retained graph."""
-        if isinstance(self.base, Adjoint) and self.symmetric:
-            return self.base.operator(*inputs[1:])  # the transpose of a symmetric system is that system
-        if self.transposed or self.symmetric:
-            return calculus.linearise(lambda free: self.base.residual(free, *inputs), at)[1]
-        zero = at.new_zeros(at.shape)
-        return calculus.linearise(lambda u: Adjoint(self.base).residual(u, zero, at, *inputs), zero)[1]
-
-    def matrix(self, at: Tensor, *inputs: Tensor) -> Tensor | None:
-        """The system's matrix where the base problem can write it down."""
-        jacobian = self.base.jacobian(at, *inputs)
-        return jacobian.mT if jacobian is not None and self.transposed else jacobian
+    def root(self, at: Tensor, *inputs: Tensor) -> tuple[Problem, bool, Tensor, tuple[Tensor, ...]]:
+        """The nonlinear problem at the bottom: (problem, whether its Jacobian enters transposed, its y, its inputs)."""
+        base, transposed = self.base, self.transposed
+        while isinstance(base, Adjoint):
+            transposed ^= base.transposed
+            at, inputs, base = inputs[1], inputs[2:], base.base
+        return base, transposed, at, inputs
 
     def jacobian(self, y: Tensor, *inputs: Tensor) -> Tensor | None:
         """The system's own matrix, as the system is linear."""
-        return self.matrix(*inputs[1:])
+        jacobian = self.base.jacobian(*inputs[1:])
+        return jacobian.mT if jacobian is not None and self.transposed else jacobian
 
     def vmapped(self, in_dims: Sequence[int | None]) -> Adjoint:
         """The base's point and solution gain the batch dimension together."""

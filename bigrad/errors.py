@@ -67,5 +67,13 @@ class Singular(SolveError):
     """A linear system has no unique solution."""
 
 
+class Infeasible(SolveError):
+    """No point satisfies the constraints."""
+
+
+class Unbounded(SolveError):
+    """The objective has no lower bound on the constraints (for a maximum: no upper bound)."""
+
+
 class SolveWarning(UserWarning):
     """A failed solve under ``on_failure="warn"``."""

@@ -14,7 +14,7 @@ from .. import calculus
 from ..certificate import Certificate
 from ..equation import Adjoint, Problem
 from ..errors import InputError, UnsupportedError
-from ..linear import CG, LinearSolver, Operator
+from ..linear import CG, Direct, Kept, LinearSolver, Operator
 from .rule import GradientRule, Record, Solve
 
 
@@ -26,7 +26,9 @@ class Implicit(GradientRule):
     on how many steps the solver took.
 
     Args:
-        linear_solver: solves the adjoint system.
+        linear_solver: solves the adjoint system. By default the structure of the problem chooses: conjugate gradients
+            for a minimum; for an indefinite or unsymmetric system a factorisation up to 256 unknowns, and MINRES or
+            GMRES above.
 
     Raises (in backward):
         SolveError: the adjoint system could not be solved to its tolerance, or is indefinite or singular.
@@ -39,17 +41,17 @@ class Implicit(GradientRule):
         tensor(6.)
     """
 
-    linear_solver: LinearSolver = CG()
+    linear_solver: LinearSolver | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.linear_solver, LinearSolver):
+        if not (self.linear_solver is None or isinstance(self.linear_solver, LinearSolver)):
             raise InputError(f"Implicit needs a linear solver such as linear.CG(), found {self.linear_solver!r}")
 
     def attach(
         self, problem: Problem, solve: Solve, start: Tensor, inputs: tuple[Tensor, ...], record: Record
     ) -> Tensor:
         """Solve, and differentiate by the implicit function theorem."""
-        task = _Task(problem, solve, self.linear_solver, record)
+        task = _Task(problem, solve, self.linear_solver or _suitable(problem, start.shape[-1]), record)
         result: Tensor = _root(task, start, *inputs)
         return result
 
@@ -61,7 +63,7 @@ class _Task:
     problem: Problem
     solve: Solve
     linear_solver: LinearSolver
-    record: Record | None
+    record: Record
 
     def linearised(self, transposed: bool) -> _Task:
         """The linear system whose solution is a derivative of this root."""
@@ -70,10 +72,30 @@ class _Task:
     def _solve_linear(self, problem: Problem, start: Tensor, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Certificate]:
         assert isinstance(problem, Adjoint)
         target, at, *rest = inputs
-        operator = Operator(problem.operator(at, *rest), problem.symmetric, problem.matrix(at, *rest))
-        u, certificate = self.linear_solver.solve(operator, target.expand_as(start))
+        root, transposed, y, fixed = problem.root(at, *rest)
+        dense = root.jacobian(y, *fixed)
+        operator = Operator(
+            root.linearised(y, *fixed, transposed=transposed),
+            symmetric=root.symmetric,
+            definite=root.definite,
+            dense=dense.mT if dense is not None and transposed else dense,
+            transposed=transposed,
+            kept=self.record.factors_at(y),
+        )
+        warm = self.record.warm if problem.transposed and not isinstance(problem.base, Adjoint) else None
+        begin = None if warm is None or warm.adjoint is None or warm.adjoint.shape != start.shape else warm.adjoint
+        u, certificate = self.linear_solver.solve(operator, target.expand_as(start), begin)
+        if warm is not None:
+            warm.adjoint = u
         certificate.what = "adjoint solve" if problem.transposed else "tangent solve"
         return u, certificate
+
+
+def _suitable(problem: Problem, size: int) -> LinearSolver:
+    """The linear solver for the structure of the problem."""
+    if problem.definite:
+        return CG()
+    return Direct()
 
 
 class _Root(torch.autograd.Function):
@@ -84,12 +106,13 @@ class _Root(torch.autograd.Function):
         start, *fixed = (tensor.detach() for tensor in (start, *inputs))
         y, certificate = task.solve(task.problem, start, tuple(fixed))
         record = task.record
-        if record is not None:
-            if not isinstance(task.problem, Adjoint):
-                record.certificate = certificate
-            elif record.certificate is not None and not isinstance(task.problem.base, Adjoint):
-                record.certificate.adjoint = certificate
-            certificate.enforce(record.on_failure)
+        if not isinstance(task.problem, Adjoint):
+            record.certificate = certificate
+            if certificate.factor is not None:
+                record.at, record.kept, certificate.factor = y, Kept(certificate.factor), None
+        elif record.certificate is not None and not isinstance(task.problem.base, Adjoint):
+            record.certificate.adjoint = certificate
+        certificate.enforce(record.on_failure)
         # A solver that stops at once may hand back its start: autograd wants a tensor of its own.
         return y.detach().clone()
 

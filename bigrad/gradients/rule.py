@@ -10,16 +10,52 @@ from torch import Tensor
 
 from ..certificate import Certificate, OnFailure
 from ..equation import Problem
+from ..linear import Kept
 
 Solve = Callable[[Problem, Tensor, tuple[Tensor, ...]], tuple[Tensor, Certificate]]
 
 
 @dataclass
+class WarmStart:
+    """Where the next solve starts: hand the same object to a layer at every outer step.
+
+    Each call reads it and leaves its own solution; each backward pass reads it and leaves its adjoint vector. The
+    answer is the same to within the tolerances; only the work is less.
+
+    Attributes:
+        solution: the last solution ``(*batch, n)``, ``None`` before the first call.
+        adjoint: the last adjoint vector ``(*batch, n)``, ``None`` before the first backward pass.
+    """
+
+    solution: Tensor | None = None
+    adjoint: Tensor | None = None
+
+
+@dataclass
 class Record:
-    """What one call leaves behind: how failures are treated, and the certificate once it is known."""
+    """What one call leaves behind: how failures are treated, and the certificate once it is known.
+
+    Attributes:
+        on_failure: what a failed solve does.
+        certificate: how the solve ended.
+        warm: where the solves start and what they leave there.
+        kept: the factor of the linearised problem at the solution, once a solve has computed one.
+        at: the solution that ``kept`` belongs to.
+    """
 
     on_failure: OnFailure = "raise"
-    certificate: Certificate | None = field(default=None)
+    certificate: Certificate | None = None
+    warm: WarmStart | None = None
+    kept: Kept = field(default_factory=Kept)
+    at: Tensor | None = None
+
+    def factors_at(self, y: Tensor) -> Kept:
+        """The place for factors of the problem linearised at ``y`` ``(*more, *batch, n)``."""
+        if self.at is None or self.at.ndim > y.ndim or self.at.shape != y.shape[y.ndim - self.at.ndim :]:
+            self.at, self.kept = y, Kept()
+        elif not bool((self.at == y).all()):
+            return Kept()
+        return self.kept
 
 
 class GradientRule(ABC):

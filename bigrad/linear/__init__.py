@@ -2,6 +2,6 @@
 
 from .cg import CG
 from .direct import Direct
-from .solver import LinearSolver, Operator
+from .solver import Factor, Kept, LinearSolver, Operator
 
-__all__ = ["CG", "Direct", "LinearSolver", "Operator"]
+__all__ = ["CG", "Direct", "Factor", "Kept", "LinearSolver", "Operator"]

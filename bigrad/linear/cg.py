@@ -48,7 +48,7 @@ class CG(LinearSolver):
         if not self.damping >= 0:
             raise InputError(f"CG: damping is {self.damping}; it must be >= 0")
 
-    def solve(self, operator: Operator, b: Tensor) -> tuple[Tensor, Certificate]:
+    def solve(self, operator: Operator, b: Tensor, start: Tensor | None = None) -> tuple[Tensor, Certificate]:
         """Solve for ``u``, starting from zero."""
         product = (lambda u: operator.product(u) + self.damping * u) if self.damping else operator.product
         eps = torch.finfo(b.dtype).eps

@@ -33,7 +33,7 @@ class Direct(LinearSolver):
         if not self.damping >= 0:
             raise InputError(f"Direct: damping is {self.damping}; it must be >= 0")
 
-    def solve(self, operator: Operator, b: Tensor) -> tuple[Tensor, Certificate]:
+    def solve(self, operator: Operator, b: Tensor, start: Tensor | None = None) -> tuple[Tensor, Certificate]:
         """Solve for ``u`` by one factorisation of ``(*batch, n, n)``."""
         matrix = operator.matrix(b)
         size = b.shape[-1]

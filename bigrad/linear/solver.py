@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +15,20 @@ from ..certificate import Certificate
 MatVec = Callable[[Tensor], Tensor]
 
 
+class Factor(Protocol):
+    """A factorisation of matrices ``J`` ``(*batch, n, n)``."""
+
+    def solve(self, b: Tensor, *, transposed: bool) -> Tensor:
+        """``J^-1 b`` or ``J^-T b`` for ``b`` ``(*more, *batch, n)``."""
+
+
+@dataclass
+class Kept:
+    """What one solve leaves for the next with the same matrix: its factorisation, once there is one."""
+
+    factor: Factor | None = None
+
+
 @dataclass(frozen=True)
 class Operator:
     """A batch of square matrices ``A`` ``(*batch, n, n)``, given by their action.
@@ -21,12 +36,18 @@ class Operator:
     Attributes:
         product: ``u -> A u`` on ``(*batch, n)``.
         symmetric: whether ``A`` is symmetric.
+        definite: whether ``A`` has to be positive definite, as the Hessian at a strict minimum is.
         dense: the matrix itself ``(*batch, n, n)`` where it is known.
+        transposed: whether ``A`` is the transpose of the matrix whose factor is kept.
+        kept: where a factor of that matrix is found or left, for the systems of higher derivatives.
     """
 
     product: MatVec
     symmetric: bool = False
+    definite: bool = False
     dense: Tensor | None = None
+    transposed: bool = False
+    kept: Kept = field(default_factory=Kept)
 
     def matrix(self, like: Tensor) -> Tensor:
         """The matrix, one product per column where it is not known; ``like`` is any vector ``(*batch, n)``."""
@@ -41,8 +62,14 @@ class LinearSolver(ABC):
     """Solves ``A u = b`` for each problem of a batch."""
 
     @abstractmethod
-    def solve(self, operator: Operator, b: Tensor) -> tuple[Tensor, Certificate]:
-        """Solve for ``u`` ``(*batch, n)``; never raises on a failed solve: the certificate tells."""
+    def solve(self, operator: Operator, b: Tensor, start: Tensor | None = None) -> tuple[Tensor, Certificate]:
+        """Solve for ``u`` ``(*batch, n)``; never raises on a failed solve: the certificate tells.
+
+        Args:
+            operator: the matrices.
+            b: right-hand sides ``(*batch, n)``.
+            start: where an iteration starts ``(*batch, n)``; ``None`` is zero.
+        """
 
 
 def linear_tolerance(rtol: float | None, dtype: torch.dtype) -> float:

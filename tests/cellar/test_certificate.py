@@ -21,6 +21,8 @@ KINDS = {
     Status.NON_FINITE: (errors.Diverged, "NaN"),
     Status.INDEFINITE: (errors.Indefinite, "ridge"),
     Status.SINGULAR: (errors.Singular, "ridge"),
+    Status.INFEASIBLE: (errors.Infeasible, "slack"),
+    Status.UNBOUNDED: (errors.Unbounded, "bound the variables"),
 }
 
 
