@@ -151,6 +151,27 @@ def linearise(function: Function, y: Tensor) -> tuple[Tensor, Callable[[Tensor],
     return value.detach(), lambda u: torch.autograd.grad(value, free, u, retain_graph=True, materialize_grads=True)[0]
 
 
+def jacobian(function: Function, y: Tensor) -> Tensor:
+    """The matrices ``dF/dy`` ``(*batch, m, n)`` of ``F(y)`` ``(*batch, m)``, outside any differentiation."""
+    with torch.enable_grad():
+        free = y.detach().requires_grad_()
+        value = function(free)
+    size = value.shape[-1]
+    if not value.requires_grad or not size:
+        return y.new_zeros(*y.shape[:-1], size, y.shape[-1])
+    rows = torch.eye(size, dtype=y.dtype, device=y.device).reshape(size, *[1] * (y.ndim - 1), size)
+    rows = rows.expand(size, *value.shape)
+    try:
+        (matrix,) = torch.autograd.grad(
+            value, free, rows, retain_graph=True, is_grads_batched=True, materialize_grads=True
+        )
+    except RuntimeError:  # an operation of the user's that cannot be batched
+        matrix = torch.stack(
+            [torch.autograd.grad(value, free, row, retain_graph=True, materialize_grads=True)[0] for row in rows]
+        )
+    return matrix.movedim(0, -2)
+
+
 class _Watch(TorchFunctionMode):
     """Notes tensors that need a gradient and enter a computation from outside."""
 

@@ -19,12 +19,19 @@ class Problem(ABC):
         symmetric: whether ``dF/dy`` is symmetric.
         definite: whether ``dF/dy`` has to be positive definite at a solution.
         companions: how many leading inputs always carry the batch dimensions of ``y``.
+        levels: the ``in_dims`` of every :meth:`vmapped` that made this problem, the outermost dimension's last.
     """
 
     batch_dims: int
     symmetric: bool = False
     definite: bool = False
     companions: int = 0
+    levels: tuple[tuple[int | None, ...], ...] = ()
+
+    @property
+    def primitive(self) -> Callable[..., Tensor]:
+        """What the problem is made of, a function of ``y`` ``(*batch, n)`` and the inputs: here the residual."""
+        return self.residual
 
     @abstractmethod
     def residual(self, y: Tensor, *inputs: Tensor) -> Tensor:
@@ -52,8 +59,14 @@ class Objective(Problem):
 
     value: Callable[..., Tensor]
     batch_dims: int
+    levels: tuple[tuple[int | None, ...], ...] = ()
     symmetric = True
     definite = True
+
+    @property
+    def primitive(self) -> Callable[..., Tensor]:
+        """The objective."""
+        return self.value
 
     def residual(self, y: Tensor, *inputs: Tensor) -> Tensor:
         """The gradient in ``y``."""
@@ -61,7 +74,9 @@ class Objective(Problem):
 
     def vmapped(self, in_dims: Sequence[int | None]) -> Objective:
         """The objective of ``B`` problems side by side has value ``(B, *batch)``."""
-        return replace(self, value=calculus.batched(self.value, (0, *in_dims)), batch_dims=self.batch_dims + 1)
+        value = calculus.batched(self.value, (0, *in_dims))
+        levels = (*self.levels, tuple(in_dims))
+        return replace(self, value=value, batch_dims=self.batch_dims + 1, levels=levels)
 
 
 @dataclass(frozen=True)
@@ -70,6 +85,7 @@ class Equation(Problem):
 
     function: Callable[..., Tensor]
     batch_dims: int
+    levels: tuple[tuple[int | None, ...], ...] = ()
 
     def residual(self, y: Tensor, *inputs: Tensor) -> Tensor:
         """The function itself."""
@@ -77,7 +93,9 @@ class Equation(Problem):
 
     def vmapped(self, in_dims: Sequence[int | None]) -> Equation:
         """The same function on ``(B, *batch, n)``."""
-        return replace(self, function=calculus.batched(self.function, (0, *in_dims)), batch_dims=self.batch_dims + 1)
+        function = calculus.batched(self.function, (0, *in_dims))
+        levels = (*self.levels, tuple(in_dims))
+        return replace(self, function=function, batch_dims=self.batch_dims + 1, levels=levels)
 
 
 class Mapping(Equation):

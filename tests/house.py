@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-CELLAR = frozenset({"tree", "calculus", "certificate", "errors", "equation"})
+CELLAR = frozenset({"constraints", "tree", "calculus", "certificate", "errors", "equation"})
 FLOORS = (
     CELLAR,
     {"linear"},

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import optree
-from torch import Tensor, nn
+from torch import Tensor
 
-from bigrad.certificate import Certificate, OnFailure, check_on_failure
-from bigrad.gradients import GradientRule, Implicit
-from bigrad.solvers import LBFGS, Reading, Solver
-from bigrad.tree import tensors_of
+from bigrad.certificate import OnFailure
+from bigrad.gradients import GradientRule
+from bigrad.layers.solved import Solved
+from bigrad.solvers import LBFGS, ObjectiveReading, Solver
 
 
-class ArgMin(nn.Module):
+class ArgMin(Solved):
     r"""The minimiser :math:`y^*(x) = \arg\min_y f(y, x)` as a layer; see :func:`bigrad.argmin` for the arguments.
 
     Gradients go to the inputs, to the parameters of an objective that is an ``nn.Module``, and in eager mode to tensors
@@ -32,49 +31,18 @@ class ArgMin(nn.Module):
         tensor([1.0000, 2.0000])
     """
 
-    certificate: Certificate | None
+    word = "objective"
 
     def __init__(
         self,
         objective: Callable[..., Tensor],
         init: Any,
         *,
-        solver: Solver | None = None,
+        solver: Solver | Callable[..., Any] | None = None,
         gradient: GradientRule | None = None,
         on_failure: OnFailure = "raise",
     ) -> None:
-        super().__init__()
-        self.objective = objective
-        self.solver = LBFGS() if solver is None else solver
-        self.gradient = Implicit() if gradient is None else gradient
-        self.on_failure = check_on_failure(on_failure)
-        self.certificate = None
-        self._probed = False
-        self._init_function = init if callable(init) else None
-        leaves = [] if callable(init) else tensors_of(init, "init")
-        tree: Any = () if callable(init) else init
-        self._init_spec = optree.tree_structure(tree)
-        self._init_count = len(leaves)
-        for place, leaf in enumerate(leaves):
-            # Buffers follow .to(device); where the search starts is no learnt state, so they are not saved.
-            self.register_buffer(f"_init_{place}", leaf.detach(), persistent=False)
+        super().__init__(objective, init, LBFGS() if solver is None else solver, gradient, on_failure)
 
-    def forward(self, *inputs: Any, init: Any = None) -> Any:
-        """Solve for these inputs; ``init`` starts this one call elsewhere."""
-        reading = Reading(self.objective, self._start() if init is None else init, inputs, probe=not self._probed)
-        result, self.certificate = reading.solve(self.solver, self.gradient, self.on_failure)
-        self._probed = not reading.probe
-        return result
-
-    def _start(self) -> Any:
-        if self._init_function is not None:
-            return self._init_function
-        leaves = [self.get_buffer(f"_init_{place}") for place in range(self._init_count)]
-        return optree.tree_unflatten(self._init_spec, leaves)
-
-    def extra_repr(self) -> str:
-        """What repr shows of the settings."""
-        name = (
-            "" if isinstance(self.objective, nn.Module) else f"{getattr(self.objective, '__name__', self.objective)}, "
-        )
-        return f"{name}solver={self.solver}, gradient={self.gradient}, on_failure={self.on_failure!r}"
+    def _read(self, init: Any, inputs: tuple[Any, ...]) -> ObjectiveReading:
+        return ObjectiveReading(self._function, init, inputs, probe=not self._probed)

@@ -1,0 +1,79 @@
+"""What the layers of a user's own problem have in common: where they start, how they are solved and differentiated."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import optree
+from torch import nn
+
+from bigrad.certificate import Certificate, OnFailure, check_on_failure
+from bigrad.gradients import GradientRule, Implicit, WarmStart
+from bigrad.solvers import Reading, Solver
+from bigrad.tree import tensors_of
+
+
+class Solved(nn.Module):
+    """A layer whose output solves a problem of the user's.
+
+    Attributes:
+        certificate: how the last eager call ended.
+        word: the attribute that holds the user's function.
+    """
+
+    word: ClassVar[str]
+    certificate: Certificate | None
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        init: Any,
+        solver: Solver | Callable[..., Any],
+        gradient: GradientRule | None,
+        on_failure: OnFailure,
+    ) -> None:
+        super().__init__()
+        setattr(self, self.word, function)
+        self.solver = solver
+        self.gradient = Implicit() if gradient is None else gradient
+        self.on_failure = check_on_failure(on_failure)
+        self.certificate = None
+        self._probed = False
+        self._init_function = init if callable(init) else None
+        leaves = [] if callable(init) else tensors_of(init, "init")
+        tree: Any = () if callable(init) else init
+        self._init_spec = optree.tree_structure(tree)
+        self._init_count = len(leaves)
+        for place, leaf in enumerate(leaves):
+            # Buffers follow .to(device); where the search starts is no learnt state, so they are not saved.
+            self.register_buffer(f"_init_{place}", leaf.detach(), persistent=False)
+
+    @abstractmethod
+    def _read(self, init: Any, inputs: tuple[Any, ...]) -> Reading:
+        """The problem for these inputs."""
+
+    @property
+    def _function(self) -> Callable[..., Any]:
+        function: Callable[..., Any] = getattr(self, self.word)
+        return function
+
+    def forward(self, *inputs: Any, init: Any = None, warm_start: WarmStart | None = None) -> Any:
+        """Solve for these inputs; ``init`` starts this one call elsewhere, ``warm_start`` where its last call ended."""
+        reading = self._read(self._start() if init is None else init, inputs)
+        result, self.certificate = reading.solve(self.solver, self.gradient, self.on_failure, warm_start)
+        self._probed = not reading.probe
+        return result
+
+    def _start(self) -> Any:
+        if self._init_function is not None:
+            return self._init_function
+        leaves = [self.get_buffer(f"_init_{place}") for place in range(self._init_count)]
+        return optree.tree_unflatten(self._init_spec, leaves)
+
+    def extra_repr(self) -> str:
+        """What repr shows of the settings."""
+        function = self._function
+        name = "" if isinstance(function, nn.Module) else f"{getattr(function, '__name__', function)}, "
+        return f"{name}solver={self.solver}, gradient={self.gradient}, on_failure={self.on_failure!r}"
