@@ -7,7 +7,7 @@ and spares its slow first import; under a ``torch.func`` transform the functiona
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -34,12 +34,47 @@ def nested_forward_mode() -> bool:
     return sum(level.key() == torch._C._functorch.TransformType.Jvp for level in stack) > 1
 
 
+def precise(device: torch.device) -> AbstractContextManager[Any]:
+    """Within the context, autocast lowers no precision on ``device``."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
+
+
+def _backward(
+    value: Tensor, tensors: Sequence[Tensor], cotangent: Tensor | None, *, keep: bool, create: bool = False
+) -> list[Tensor]:
+    """``torch.autograd.grad``, zero where ``value`` does not depend on a tensor; ``None`` is a cotangent of ones.
+
+    With a cotangent, that function imports torch's symbolic shapes first, most of a second, and compares shapes with
+    them at every call. So it is passed by where nothing listens for it.
+    """
+    if cotangent is None or cotangent.shape != value.shape or torch._C._len_torch_function_stack():
+        return list(
+            torch.autograd.grad(
+                value,
+                tensors,
+                cotangent,
+                retain_graph=keep,
+                create_graph=create,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+        )
+    results = torch.autograd.graph._engine_run_backward(  # type: ignore[attr-defined]  # as autograd.grad calls it
+        (value,), (cotangent,), keep or create, create, tuple(tensors), allow_unreachable=True, accumulate_grad=False
+    )
+    return [
+        torch.zeros_like(tensor) if result is None else result for tensor, result in zip(tensors, results, strict=True)
+    ]
+
+
 def value_and_gradient(function: Function, y: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
     """The values ``(*batch)`` and the detached gradient with respect to ``y`` ``(*batch, n)``."""
     with torch.enable_grad():
         free = y.detach().requires_grad_()
         value = function(free, *inputs)
-    (gradient,) = torch.autograd.grad(value, free, torch.ones_like(value))
+    (gradient,) = _backward(value, [free], torch.ones_like(value), keep=False)
     return value.detach(), gradient
 
 
@@ -56,7 +91,7 @@ def gradient(function: Function, y: Tensor, *inputs: Tensor) -> Tensor:
     with torch.enable_grad():
         free = y.view_as(y) if y.requires_grad else y.detach().requires_grad_()
         value = function(free, *inputs)
-        (result,) = torch.autograd.grad(value, free, torch.ones_like(value), create_graph=True)
+        (result,) = _backward(value, [free], torch.ones_like(value), keep=True, create=True)
     return result
 
 
@@ -96,15 +131,7 @@ def vjp(function: Function, *primals: Tensor) -> tuple[Tensor, Pullback]:
             return _spread(real, [torch.zeros_like(alias) for alias in wanted])
         return _spread(
             real,
-            torch.autograd.grad(
-                value,
-                wanted,
-                cotangent,
-                retain_graph=True,
-                create_graph=torch.is_grad_enabled(),
-                allow_unused=True,
-                materialize_grads=True,
-            ),
+            _backward(value, wanted, cotangent, keep=True, create=torch.is_grad_enabled()),
         )
 
     return value if differentiable else value.detach(), pullback
@@ -148,28 +175,26 @@ def linearise(function: Function, y: Tensor) -> tuple[Tensor, Callable[[Tensor],
         value = function(free)
     if not value.requires_grad:
         return value, torch.zeros_like
-    return value.detach(), lambda u: torch.autograd.grad(value, free, u, retain_graph=True, materialize_grads=True)[0]
+    return value.detach(), lambda u: _backward(value, [free], u, keep=True)[0]
+
+
+_FEW, _MANY = 8, 2**24  # rows below which a loop is as fast as vmap; most entries of one vmapped product
 
 
 def jacobian(function: Function, y: Tensor) -> Tensor:
     """The matrices ``dF/dy`` ``(*batch, m, n)`` of ``F(y)`` ``(*batch, m)``, outside any differentiation."""
-    with torch.enable_grad():
-        free = y.detach().requires_grad_()
-        value = function(free)
+    value, pullback = linearise(function, y)
     size = value.shape[-1]
-    if not value.requires_grad or not size:
+    if not size or not y.numel():
         return y.new_zeros(*y.shape[:-1], size, y.shape[-1])
     rows = torch.eye(size, dtype=y.dtype, device=y.device).reshape(size, *[1] * (y.ndim - 1), size)
     rows = rows.expand(size, *value.shape)
-    try:
-        (matrix,) = torch.autograd.grad(
-            value, free, rows, retain_graph=True, is_grads_batched=True, materialize_grads=True
-        )
-    except RuntimeError:  # an operation of the user's that cannot be batched
-        matrix = torch.stack(
-            [torch.autograd.grad(value, free, row, retain_graph=True, materialize_grads=True)[0] for row in rows]
-        )
-    return matrix.movedim(0, -2)
+    if size > _FEW:
+        with suppress(RuntimeError):  # an operation of the user's that has no rule for vmap
+            many = batched(pullback, (0,))
+            parts = [many(part) for part in rows.split(max(1, _MANY // y.numel()))]
+            return torch.cat(parts).detach().movedim(0, -2)
+    return torch.stack([pullback(row) for row in rows], -2).detach()
 
 
 class _Watch(TorchFunctionMode):

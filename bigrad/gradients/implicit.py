@@ -14,7 +14,7 @@ from .. import calculus
 from ..certificate import Certificate
 from ..equation import Adjoint, Problem
 from ..errors import InputError, UnsupportedError
-from ..linear import CG, Direct, Kept, LinearSolver, Operator
+from ..linear import CG, GMRES, MINRES, Direct, Kept, LinearSolver, Operator
 from .rule import GradientRule, Record, Solve
 
 
@@ -95,7 +95,9 @@ def _suitable(problem: Problem, size: int) -> LinearSolver:
     """The linear solver for the structure of the problem."""
     if problem.definite:
         return CG()
-    return Direct()
+    if size <= 256:
+        return Direct()
+    return MINRES() if problem.symmetric else GMRES()
 
 
 class _Root(torch.autograd.Function):
@@ -104,7 +106,8 @@ class _Root(torch.autograd.Function):
     @staticmethod
     def forward(task: _Task, start: Tensor, *inputs: Tensor) -> Tensor:
         start, *fixed = (tensor.detach() for tensor in (start, *inputs))
-        y, certificate = task.solve(task.problem, start, tuple(fixed))
+        with calculus.precise(start.device):
+            y, certificate = task.solve(task.problem, start, tuple(fixed))
         record = task.record
         if not isinstance(task.problem, Adjoint):
             record.certificate = certificate
@@ -127,9 +130,10 @@ class _Root(torch.autograd.Function):
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         y, *inputs = ctx.saved_tensors
         task: _Task = ctx.task
-        u = _Root.apply(task.linearised(transposed=True), torch.zeros_like(y), cotangent, y, *inputs)
-        _, pullback = calculus.vjp(lambda *free: task.problem.residual(y, *free), *inputs)
-        grads = pullback(-u)
+        with calculus.precise(y.device):
+            u = _Root.apply(task.linearised(transposed=True), torch.zeros_like(y), cotangent, y, *inputs)
+            _, pullback = calculus.vjp(lambda *free: task.problem.residual(y, *free), *inputs)
+            grads = pullback(-u)
         needed = ctx.needs_input_grad[2:]
         return None, None, *(grad if need else None for grad, need in zip(grads, needed, strict=True))
 
@@ -143,8 +147,9 @@ class _Root(torch.autograd.Function):
         y, *inputs = ctx.saved_tensors
         task: _Task = ctx.task
         moved = [torch.zeros_like(x) if t is None else t for x, t in zip(inputs, tangents, strict=True)]
-        rate = calculus.jvp(lambda *free: task.problem.residual(y, *free), inputs, moved)
-        result: Tensor = _Root.apply(task.linearised(transposed=False), torch.zeros_like(y), -rate, y, *inputs)
+        with calculus.precise(y.device):
+            rate = calculus.jvp(lambda *free: task.problem.residual(y, *free), inputs, moved)
+            result: Tensor = _Root.apply(task.linearised(transposed=False), torch.zeros_like(y), -rate, y, *inputs)
         return result
 
     @staticmethod

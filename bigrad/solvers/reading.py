@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -62,8 +61,7 @@ class Reading(ABC):
         self.dtype, self.device = leaves[0].dtype, leaves[0].device
         tree = tree_map(torch.Tensor.detach, tree)
         self.arguments = Arguments.of(self.inputs)
-        self.autocast = torch.is_autocast_enabled(self.device.type)
-        if self.autocast:
+        if torch.is_autocast_enabled(self.device.type):
             tree = self._raise_precision(tree)
         if self.dtype.itemsize < torch.float32.itemsize:
             raise InputError(
@@ -112,8 +110,7 @@ class Reading(ABC):
         """The user's function at ``tree``; ``tensors`` are inputs, parameters and captured ones, in this order."""
         given, own = len(self.arguments.tensors), len(self.parameters)
         arguments = (tree, *self.arguments.rebuild(tensors[:given]))
-        precise = torch.autocast(self.device.type, enabled=False) if self.autocast else nullcontext()
-        with precise, calculus.substituted(self.captured, tensors[given + own :]):
+        with calculus.precise(self.device), calculus.substituted(self.captured, tensors[given + own :]):
             if not self.parameters:
                 return self.function(*arguments)
             named = dict(zip(self.parameters, tensors[given : given + own], strict=True))
