@@ -6,16 +6,40 @@ and spares its slow first import; under a ``torch.func`` transform the functiona
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from typing import Any
+from functools import cache, wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
 Function = Callable[..., Tensor]
 Pullback = Callable[[Tensor], tuple[Tensor, ...]]
+
+
+def eager(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """``function``, left alone by ``torch.compile``: data-dependent loops and nested derivatives are not for it."""
+
+    @wraps(function)
+    def alone(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        if "torch._dynamo" in sys.modules:  # imported by torch.compile, and slow to import
+            result: Result = _excluded(function)(*args, **kwargs)
+            return result
+        return function(*args, **kwargs)
+
+    return alone
+
+
+@cache
+def _excluded(function: Callable[..., Any]) -> Callable[..., Any]:
+    excluded: Callable[..., Any] = torch.compiler.disable(function)
+    return excluded
 
 
 def transforming() -> bool:
@@ -61,7 +85,7 @@ def _backward(
                 materialize_grads=True,
             )
         )
-    results = torch.autograd.graph._engine_run_backward(  # type: ignore[attr-defined]  # as autograd.grad calls it
+    results = torch.autograd.graph._engine_run_backward(  # as autograd.grad calls it
         (value,), (cotangent,), keep or create, create, tuple(tensors), allow_unreachable=True, accumulate_grad=False
     )
     return [

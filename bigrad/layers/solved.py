@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import optree
 from torch import nn
 
+from bigrad.calculus import eager
 from bigrad.certificate import Certificate, OnFailure, check_on_failure
 from bigrad.gradients import GradientRule, Implicit, WarmStart
 from bigrad.solvers import Reading, Solver
@@ -59,6 +60,7 @@ class Solved(nn.Module):
         function: Callable[..., Any] = getattr(self, self.word)
         return function
 
+    @eager
     def forward(self, *inputs: Any, init: Any = None, warm_start: WarmStart | None = None) -> Any:
         """Solve for these inputs; ``init`` starts this one call elsewhere, ``warm_start`` where its last call ended."""
         reading = self._read(self._start() if init is None else init, inputs)

@@ -19,6 +19,7 @@ from .reading import COUPLED, Init, Reading, coupled
 from .solver import Solver
 
 
+@calculus.eager
 def argmin(
     objective: Callable[..., Tensor],
     init: Init,

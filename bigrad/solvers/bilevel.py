@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import calculus
 from ..certificate import OnFailure
 from ..constraints import Constraints
 from ..errors import InputError
@@ -21,6 +22,7 @@ from .two_level import Sizes, TwoLevel
 _PARTS = ("leader", "follower", "follower_equal", "follower_below", "leader_equal", "leader_below")
 
 
+@calculus.eager
 def bilevel(
     leader: Callable[..., Tensor],
     follower: Callable[..., Tensor],
