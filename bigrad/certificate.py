@@ -102,6 +102,8 @@ class Certificate:
             zero a constraint is weakly active, and the derivative is one of several.
         adjoint: the certificate of the backward pass's linear solve, once it has run.
         ritz: diagonals and off-diagonals ``(steps, *batch)`` of the Lanczos matrix that conjugate gradients leave.
+        triangle: diagonals ``(steps, *batch)``, the main one and those above it, of the triangular matrix that MINRES
+            or GMRES leave: its singular values lie among those of the system.
         factor: a factor of the linearised problem at the answer, until the gradient rule takes it over.
     """
 
@@ -114,6 +116,7 @@ class Certificate:
     margin: Tensor | None = None
     adjoint: Certificate | None = None
     ritz: tuple[Tensor, Tensor] | None = None
+    triangle: tuple[Tensor, ...] | None = None
     factor: Any = None
 
     def __post_init__(self) -> None:
@@ -151,23 +154,25 @@ class Certificate:
     def condition(self) -> Tensor | None:
         """Estimate (from below) of the linearised system's condition number, ``None`` until it is known.
 
-        Computed when asked for, from the Ritz values of conjugate gradients.
+        Computed when asked for, from the matrix that the solver's Krylov space has left. Under a preconditioner it is
+        that of the preconditioned system.
         """
-        if self.ritz is None:
+        diagonals = self.triangle if self.ritz is None else self.ritz
+        if diagonals is None:
             return None if self.adjoint is None else self.adjoint.condition
-        diagonal, off = (part.movedim(0, -1) for part in self.ritz)
-        size = diagonal.shape[-1]
+        size = diagonals[0].shape[0]
         if size == 0:
             return torch.ones_like(self.stationarity)
-        matrix = torch.diag_embed(diagonal)
-        if size > 1:
-            sides = torch.diag_embed(off[..., : size - 1], offset=1)
-            matrix = matrix + sides + sides.mT
-        values = torch.linalg.eigvalsh(matrix.double())
-        # Problems that stopped early are padded with their own first Ritz value: no extreme is invented.
-        smallest = values[..., 0].clamp_min(torch.finfo(torch.float64).tiny)
-        estimate: Tensor = (values[..., -1] / smallest).clamp_min(1.0)
-        return estimate
+        upper = [
+            torch.diag_embed(part[: size - k].movedim(0, -1).double(), offset=k)
+            for k, part in enumerate(diagonals[:size])
+        ]
+        above: Tensor = sum(upper[1:], torch.zeros_like(upper[0]))
+        matrix = upper[0] + above if self.ritz is None else upper[0] + above + above.mT
+        # Problems that stopped early are padded with an entry of their own: no extreme is invented.
+        values = torch.linalg.svdvals(matrix)
+        estimate: Tensor = values[..., 0] / values[..., -1].clamp_min(torch.finfo(torch.float64).tiny)
+        return estimate.clamp_min(1.0)
 
     def message(self) -> str:
         """One sentence on the worst problem: the number found, the number wanted, the remedy."""

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ..certificate import Certificate, Status
 from ..errors import InputError
-from .solver import LinearSolver, Operator, linear_tolerance
+from .factor import LU, Cholesky, Dense, multiply
+from .solver import Factor, LinearSolver, MatVec, Operator, linear_tolerance, scaled, with_damping
+
+_ROUNDS = 10  # of iterative refinement with a factor of another matrix
+_CONTRACTION = 0.25  # what a round has to leave of the residual at most; a worse factor is replaced
 
 
 @dataclass(frozen=True)
 class Direct(LinearSolver):
-    """LU factorisation with one step of iterative refinement; for small or explicitly known matrices.
+    r"""Factorisation of :math:`A + \text{damping}\, I` with iterative refinement: Cholesky where definite, else LU.
+
+    The factor is left in ``operator.kept`` and used again. A kept factor of another matrix, such as that of the point
+    before, is only trusted as far as refinement with the true products confirms it; else the matrix is factored anew.
 
     Args:
         damping: ridge added to the diagonal.
+
+    Source: Accuracy and Stability of Numerical Algorithms, chapter 12 (Higham, 2002).
 
     Example:
         >>> import torch
@@ -34,35 +44,98 @@ class Direct(LinearSolver):
             raise InputError(f"Direct: damping is {self.damping}; it must be >= 0")
 
     def solve(self, operator: Operator, b: Tensor, start: Tensor | None = None) -> tuple[Tensor, Certificate]:
-        """Solve for ``u`` by one factorisation of ``(*batch, n, n)``."""
+        """Solve for ``u`` with the kept factor, or with a new one of ``(*batch, n, n)``; ``start`` is of no use."""
+        b, unit = scaled(b)
+        answer = self._by_kept(operator, b) or self._by_new(operator, b)
+        certificate = Certificate(
+            *("linear solve", answer.status, answer.norm * unit, answer.wanted * unit, torch.ones_like(answer.status)),
+            ritz=answer.factor.ritz(b.shape[:-1]) if isinstance(answer.factor, Dense) else None,
+        )
+        return answer.u * unit.unsqueeze(-1), certificate
+
+    def _by_kept(self, operator: Operator, b: Tensor) -> _Answer | None:
+        """Solve with the kept factor; ``None`` where there is none, or it is too far from ``A``."""
+        factor = operator.kept.factor
+        if factor is None:
+            return None
+        exact = isinstance(factor, Dense) and factor.exact and factor.damping == self.damping
+        if isinstance(factor, Dense) and exact:
+            product: MatVec = partial(factor.apply, transposed=operator.transposed)
+        else:
+            known = operator.product if operator.dense is None else partial(multiply, operator.dense)
+            product = with_damping(known, self.damping)
+        norm = factor.norm if isinstance(factor, Dense) else None
+        answer = _refined(factor, product, b, operator.transposed, norm)
+        if answer.converged:
+            return answer
+        bad = (answer.status >= int(Status.MAX_STEPS)) & b.isfinite().all(-1)
+        return None if bool(bad.any()) else answer
+
+    def _by_new(self, operator: Operator, b: Tensor) -> _Answer:
+        """Factor the matrix, leave the factor for the next solve, and solve."""
         matrix = operator.matrix(b)
-        size = b.shape[-1]
+        if operator.transposed:
+            matrix = matrix.mT  # the factor kept is that of the matrix itself
         if self.damping:
-            matrix = matrix + self.damping * torch.eye(size, dtype=b.dtype, device=b.device)
-        factor, pivots, info = torch.linalg.lu_factor_ex(matrix)
+            matrix = matrix + self.damping * torch.eye(b.shape[-1], dtype=b.dtype, device=b.device)
+        factor: Dense = (Cholesky if operator.definite else LU).of(matrix, damping=self.damping, exact=True)
+        defect = defective = factor.defective
+        defect = torch.where(defect, int(Status.SINGULAR), int(Status.CONVERGED))
+        failed = bool(defective.any())
+        if failed and operator.definite:
+            finite = matrix.isfinite().all(-1).all(-1)
+            least = torch.linalg.eigvalsh(torch.where(finite[..., None, None], matrix, 0.0))[..., 0]
+            noise = 10 * b.shape[-1] * torch.finfo(b.dtype).eps * factor.norm
+            defect = torch.where(defective & (least < -noise), int(Status.INDEFINITE), defect)
+            factor = LU.of(matrix, damping=self.damping, exact=True)
+        elif not failed:
+            operator.kept.factor = factor
 
-        def apply(x: Tensor) -> Tensor:
-            product: Tensor = matrix @ x.unsqueeze(-1)
-            return product.squeeze(-1)
+        product = partial(factor.apply, transposed=operator.transposed)
+        answer = _refined(factor, product, b, operator.transposed, factor.norm)
+        finite = b.isfinite().all(-1) & factor.norm.isfinite()
+        answer.status = torch.where(finite, torch.maximum(answer.status, defect), int(Status.NON_FINITE))
+        return answer
 
-        def invert(x: Tensor) -> Tensor:
-            # One matrix with many right-hand sides takes them as its columns.
-            columns = x.reshape(-1, size).mT if matrix.ndim == 2 else x.unsqueeze(-1)
-            solved: Tensor = torch.linalg.lu_solve(factor, pivots, columns)
-            return solved.mT.reshape(x.shape)
 
-        u = invert(b)
-        u = u + invert(b - apply(u))
-        residual, b_norm = (b - apply(u)).norm(dim=-1), b.norm(dim=-1)
-        eps = torch.finfo(b.dtype).eps
-        wanted = linear_tolerance(None, b.dtype) * b_norm
-        lost = 100 * eps * torch.linalg.matrix_norm(matrix) * u.norm(dim=-1)  # what rounding does to A u
-        floor = torch.where(lost < b_norm, int(Status.ROUNDING_FLOOR), int(Status.SINGULAR))
-        # Rounding alone makes the last pivot of a singular matrix non-zero: compare the pivots with each other.
-        pivot = factor.diagonal(dim1=-2, dim2=-1).abs()
-        rank_lost = (info > 0) | (pivot.amin(-1) <= eps * pivot.amax(-1)) if size else info > 0
-        status = torch.where(residual <= size * (lost + 100 * eps * b_norm), floor, int(Status.STALLED))
-        status = torch.where(residual <= wanted, int(Status.CONVERGED), status)
-        status = torch.where(rank_lost, int(Status.SINGULAR), status)
-        status = torch.where(residual.isfinite() | rank_lost, status, int(Status.NON_FINITE))
-        return u, Certificate("linear solve", status, residual, wanted, torch.ones_like(status))
+@dataclass
+class _Answer:
+    """An answer, its residual norm, the norm wanted, how it ended, and whether all of it converged at once."""
+
+    factor: Factor
+    u: Tensor
+    norm: Tensor
+    wanted: Tensor
+    status: Tensor
+    converged: bool = False
+
+
+def _refined(factor: Factor, product: MatVec, b: Tensor, transposed: bool, reach: Tensor | None) -> _Answer:
+    """Iterative refinement; ``reach`` is the norm of ``A``, if known."""
+    eps = torch.finfo(b.dtype).eps
+    b_norm = b.norm(dim=-1)
+    wanted = linear_tolerance(None, b.dtype) * b_norm
+    u = factor.solve(b, transposed=transposed)
+    r = b - product(u)
+    norm = r.norm(dim=-1)
+    if bool((norm <= wanted).all()):
+        return _Answer(factor, u, norm, wanted, torch.zeros_like(norm, dtype=torch.int64), converged=True)
+    before = b_norm
+    for _ in range(_ROUNDS):
+        improves = (norm < _CONTRACTION * before) & (norm > wanted)
+        if not bool(improves.any()):
+            break
+        trial = u + factor.solve(r, transposed=transposed)
+        left = b - product(trial)
+        found = left.norm(dim=-1)
+        better = found < norm
+        u, r = (torch.where(better.unsqueeze(-1), new, old) for new, old in ((trial, u), (left, r)))
+        before, norm = norm, torch.where(better, found, norm)
+    if reach is None:
+        reach = b_norm / u.norm(dim=-1)
+    lost = 100 * eps * reach * u.norm(dim=-1)  # what rounding does to A u
+    floor = torch.where(lost < b_norm, int(Status.ROUNDING_FLOOR), int(Status.SINGULAR))
+    status = torch.where((norm <= lost + 100 * eps * b_norm) & ~improves, floor, int(Status.STALLED))
+    status = torch.where(norm <= wanted, int(Status.CONVERGED), status)
+    status = torch.where(norm.isfinite(), status, int(Status.NON_FINITE))
+    return _Answer(factor, u, norm, wanted, status)

@@ -54,8 +54,10 @@ class Operator:
         if self.dense is not None:
             return self.dense
         size = like.shape[-1]
+        if size == 0:
+            return like.new_zeros((*like.shape, 0))
         columns = torch.eye(size, dtype=like.dtype, device=like.device)
-        return torch.stack([self.product(column.expand_as(like)) for column in columns], -1)
+        return torch.stack([self.product(column.expand_as(like)) for column in columns], -2).mT
 
 
 class LinearSolver(ABC):
@@ -77,3 +79,17 @@ def linear_tolerance(rtol: float | None, dtype: torch.dtype) -> float:
     if rtol is not None:
         return rtol
     return 1e-12 if dtype == torch.float64 else 1e-6
+
+
+def with_damping(product: MatVec, damping: float) -> MatVec:
+    """``u -> A u + damping u``."""
+    return (lambda u: product(u) + damping * u) if damping else product
+
+
+def scaled(b: Tensor) -> tuple[Tensor, Tensor]:
+    """``b`` with a largest entry of one, whose square neither underflows nor overflows, and what it was divided by."""
+    if b.shape[-1] == 0:
+        return b, b.new_ones(b.shape[:-1])
+    unit = b.abs().amax(-1)
+    unit = torch.where((unit > 0) & unit.isfinite(), unit, 1.0)
+    return b / unit.unsqueeze(-1), unit

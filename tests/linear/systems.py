@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bigrad import Certificate, Status
-from bigrad.linear import LinearSolver, Operator
+from bigrad.linear import CG, GMRES, MINRES, BiCGStab, Direct, LinearSolver, Neumann, Operator
 
 D = torch.float64
 
@@ -27,6 +27,17 @@ def conditioned(kappa: float, size: int, seed: int) -> Tensor:
     return symmetric(torch.logspace(0, 1, size, base=kappa, dtype=D), seed)
 
 
+def indefinite(kappa: float, size: int, seed: int) -> Tensor:
+    """A symmetric matrix as above, with every other eigenvalue negative."""
+    signs = torch.where(torch.arange(size) % 2 == 0, 1.0, -1.0)
+    return symmetric(signs * torch.logspace(0, 1, size, base=kappa, dtype=D), seed)
+
+
+def unsymmetric(size: int, seed: int) -> Tensor:
+    """A matrix whose eigenvalues fill a disc of radius a half around one."""
+    return torch.eye(size, dtype=D) + 0.5 * vector(size, size, seed=seed) / size**0.5
+
+
 def vector(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=draw(seed), dtype=D)
 
@@ -41,6 +52,35 @@ def operator(matrix: Tensor, dense: bool = False) -> Operator:
 
 def status(certificate: Certificate) -> Status:
     return Status(int(certificate.status))
+
+
+KINDS = {
+    "definite": lambda size, seed: conditioned(20.0, size, seed),
+    "gentle": lambda size, seed: conditioned(3.0, size, seed) / 2,
+    "indefinite": lambda size, seed: indefinite(20.0, size, seed),
+    "unsymmetric": unsymmetric,
+}
+SOLVERS: dict[str, tuple[type[LinearSolver], tuple[str, ...]]] = {
+    "CG": (CG, ("definite",)),
+    "MINRES": (MINRES, ("definite", "indefinite")),
+    "GMRES": (GMRES, ("definite", "indefinite", "unsymmetric")),
+    "BiCGStab": (BiCGStab, ("definite", "unsymmetric")),
+    "Neumann": (Neumann, ("gentle", "unsymmetric")),
+    "Direct": (Direct, ("definite", "indefinite", "unsymmetric")),
+}
+PAIRS = [(solver, kind) for solver, (_, kinds) in SOLVERS.items() for kind in kinds]
+ITERATIVE = [(solver, kind) for solver, kind in PAIRS if solver != "Direct"]
+
+
+class Counted:
+    """The operator of a matrix that counts its products."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix, self.products = matrix, 0
+
+    def __call__(self, u: Tensor) -> Tensor:
+        self.products += 1
+        return product(self.matrix, u)
 
 
 def assert_no_third_outcome(solver: LinearSolver, matrix: Tensor, b: Tensor) -> Status:

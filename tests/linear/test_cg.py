@@ -238,3 +238,30 @@ def test_the_right_hand_side_is_left_as_it_was() -> None:
 def test_settings_that_make_no_sense(setting: str, value: float) -> None:
     with pytest.raises(InputError, match=f"{setting} is {value}"):
         CG(**{setting: value})  # type: ignore[arg-type]  # one of them
+
+
+def test_problems_in_lockstep_take_a_fiftieth_of_the_steps_of_one_coupled_system() -> None:
+    scale = 10.0 ** (torch.arange(64, dtype=D) % 13 - 6)
+    matrix = scale[:, None, None] * torch.stack([conditioned(10.0, 30, seed) for seed in range(64)])
+    b = scale[:, None] * vector(64, 30)
+    u, certificate = CG().solve(operator(matrix), b)
+    assert not certificate.failed.any()
+    truth = torch.linalg.solve(matrix, b)
+    assert ((u - truth).norm(dim=-1) <= 1e-10 * truth.norm(dim=-1)).all()
+    most = 50 * int(certificate.steps.max())
+    assert most < 5000
+    coupled = Operator(lambda u: product(matrix, u.view(64, 30)).reshape(-1), symmetric=True)
+    v, one = CG(max_steps=most).solve(coupled, b.reshape(-1))
+    assert status(one) == Status.MAX_STEPS
+    assert ((v.view(64, 30) - truth).norm(dim=-1) / truth.norm(dim=-1)).max() > 0.1
+
+
+@pytest.mark.parametrize("size", [10, 60])
+@pytest.mark.parametrize("kappa", [1e2, 1e4, 1e6])
+def test_the_error_of_an_ill_conditioned_system_is_small_or_reported(size: int, kappa: float) -> None:
+    matrix = torch.stack([conditioned(kappa, size, seed) for seed in range(3)])
+    b = vector(3, size, seed=8)
+    u, certificate = CG().solve(operator(matrix), b)
+    truth = torch.linalg.solve(matrix, b)
+    error = (u - truth).norm(dim=-1) / truth.norm(dim=-1)
+    assert (certificate.failed | (error <= 1e-9)).all()
