@@ -222,10 +222,11 @@ def jacobian(function: Function, y: Tensor) -> Tensor:
 
 
 class _Watch(TorchFunctionMode):
-    """Notes tensors that need a gradient and enter a computation from outside."""
+    """Notes tensors that need a gradient and enter a computation from outside, at transform depth ``level`` or less."""
 
-    def __init__(self, known: Iterable[Tensor]) -> None:
+    def __init__(self, known: Iterable[Tensor], level: int) -> None:
         super().__init__()
+        self.level = level
         self.known = {id(tensor): tensor for tensor in known}
         self.found: dict[int, Tensor] = {}
 
@@ -233,7 +234,11 @@ class _Watch(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         for tensor in _tensors_in((args, kwargs)):
-            if id(tensor) not in self.known and (tensor.requires_grad or in_transform(tensor)):
+            if (
+                id(tensor) not in self.known
+                and (tensor.requires_grad or in_transform(tensor))
+                and level_of(tensor) <= self.level  # what lives deeper was made inside
+            ):
                 self.found[id(tensor)] = tensor
         result = func(*args, **(kwargs or {}))
         for tensor in _tensors_in(result):
@@ -278,11 +283,21 @@ def _swapped(value: Any, swap: dict[int, Tensor]) -> Any:
 def captured_by(function: Function, *arguments: Tensor) -> tuple[Tensor, list[Tensor]]:
     """The value of ``function`` and the tensors needing a gradient that it uses without being handed them.
 
-    Accessors such as ``tensor.shape`` are seen as uses too, which is harmless.
+    Accessors such as ``tensor.shape`` are seen as uses too, which is harmless. In eager mode, what a transform inside
+    of the function hands back is found too; under a transform the arguments are lifted above it, so that it is not.
     """
-    with torch.enable_grad(), _Watch(arguments) as watch:
-        value = function(*arguments)
-    return value, list(watch.found.values())
+    found: list[Tensor] = []
+    level = transform_level()
+
+    def watched(*handed: Tensor) -> Tensor:
+        with torch.enable_grad(), _Watch(handed, level) as watch:
+            value = function(*handed)
+        found.extend(watch.found.values())
+        return value
+
+    if transforming():
+        return vjp(watched, *arguments)[0], found
+    return watched(*arguments), found
 
 
 @contextmanager

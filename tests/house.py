@@ -122,7 +122,7 @@ class House:
 
     def __init__(self, root: Path) -> None:
         paths = (path for top in ("bigrad", "examples", "benchmarks", "tests") for path in (root / top).rglob("*.py"))
-        named = {path.relative_to(root).as_posix(): path for path in paths}
+        named = {path.relative_to(root).as_posix(): path for path in paths if "/." not in path.as_posix()}
         self.sources = {name: Source(name, path.read_text("utf-8")) for name, path in sorted(named.items())}
         self.library = [source for name, source in self.sources.items() if name.startswith("bigrad/")]
 

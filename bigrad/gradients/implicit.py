@@ -26,9 +26,9 @@ class Implicit(GradientRule):
     on how many steps the solver took.
 
     Args:
-        linear_solver: solves the adjoint system. By default the structure of the problem chooses: conjugate gradients
-            for a minimum; for an indefinite or unsymmetric system a factorisation up to 256 unknowns, and MINRES or
-            GMRES above.
+        linear_solver: solves the adjoint system. By default it is the solver's own factorisation where it left one;
+            else the structure of the problem chooses: conjugate gradients for a minimum; for an indefinite or
+            unsymmetric system a factorisation up to 256 unknowns, and MINRES or GMRES above.
 
     Raises (in backward):
         SolveError: the adjoint system could not be solved to its tolerance, or is indefinite or singular.
@@ -51,7 +51,7 @@ class Implicit(GradientRule):
         self, problem: Problem, solve: Solve, start: Tensor, inputs: tuple[Tensor, ...], record: Record
     ) -> Tensor:
         """Solve, and differentiate by the implicit function theorem."""
-        task = _Task(problem, solve, self.linear_solver or _suitable(problem, start.shape[-1]), record)
+        task = _Task(problem, solve, self.linear_solver, record)
         result: Tensor = _root(task, start, *inputs)
         return result
 
@@ -62,7 +62,7 @@ class _Task:
 
     problem: Problem
     solve: Solve
-    linear_solver: LinearSolver
+    linear_solver: LinearSolver | None
     record: Record
 
     def linearised(self, transposed: bool) -> _Task:
@@ -84,20 +84,23 @@ class _Task:
         )
         warm = self.record.warm if problem.transposed and not isinstance(problem.base, Adjoint) else None
         begin = None if warm is None or warm.adjoint is None or warm.adjoint.shape != start.shape else warm.adjoint
-        u, certificate = self.linear_solver.solve(operator, target.expand_as(start), begin)
+        solver = self.linear_solver or _suitable(operator, start.shape[-1])
+        u, certificate = solver.solve(operator, target.expand_as(start), begin)
         if warm is not None:
             warm.adjoint = u
         certificate.what = "adjoint solve" if problem.transposed else "tangent solve"
         return u, certificate
 
 
-def _suitable(problem: Problem, size: int) -> LinearSolver:
-    """The linear solver for the structure of the problem."""
-    if problem.definite:
+def _suitable(operator: Operator, size: int) -> LinearSolver:
+    """The linear solver for the structure of the matrix."""
+    if operator.kept.factor is not None:
+        return Direct()
+    if operator.definite:
         return CG()
     if size <= 256:
         return Direct()
-    return MINRES() if problem.symmetric else GMRES()
+    return MINRES() if operator.symmetric else GMRES()
 
 
 class _Root(torch.autograd.Function):

@@ -5,14 +5,50 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from ..certificate import Certificate, OnFailure
 from ..equation import Problem
+from ..errors import UnsupportedError
 from ..linear import Kept
 
 Solve = Callable[[Problem, Tensor, tuple[Tensor, ...]], tuple[Tensor, Certificate]]
+
+
+@runtime_checkable
+class Steps(Protocol):
+    """A solver's iteration as differentiable operations, in eager mode and under ``torch.func``.
+
+    From ``y = start`` and ``state = begin(...)``, as many calls of ``step`` as the certificate counts in ``steps`` lead
+    to the answer of the solve. The tensors of the state are floating-point and carry the batch dimensions of ``y`` in
+    front, so that each problem of a batch can be frozen by itself.
+    """
+
+    def begin(self, problem: Problem, start: Tensor, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """What the iteration remembers besides ``y``, before its first step."""
+
+    def step(
+        self, problem: Problem, y: Tensor, state: tuple[Tensor, ...], inputs: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The next ``y`` ``(*batch, n)`` and the next state, for every problem of the batch."""
+
+
+def steps_of(solve: Solve, rule: str) -> Steps:
+    """The attribute ``steps`` of a solve.
+
+    Raises:
+        UnsupportedError: the solve has none, or it shows no differentiable steps.
+    """
+    steps = getattr(solve, "steps", None)
+    if not isinstance(steps, Steps):
+        raise UnsupportedError(
+            f"{rule} differentiates through the solver's own steps, and those of "
+            f"{'this solver' if steps is None else type(steps).__name__} are no differentiable operations: solve with "
+            "GradientDescent or FixedPointIteration, or differentiate with Implicit()"
+        )
+    return steps
 
 
 @dataclass
@@ -69,7 +105,8 @@ class GradientRule(ABC):
 
         Args:
             problem: the equation ``y`` solves.
-            solve: ``(problem, start, inputs) -> (y, certificate)``; never raises on a failed solve.
+            solve: ``(problem, start, inputs) -> (y, certificate)``; never raises on a failed solve. Its
+                attribute ``steps``, where there is one, shows the iteration (:class:`Steps`).
             start: where the search starts, ``(*batch, n)``.
             inputs: tensors that the problem depends on.
             record: where the certificate goes.

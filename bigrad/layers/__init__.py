@@ -6,7 +6,8 @@ if __name__ != "bigrad.layers":
     )
 
 from bigrad.layers.argmin import ArgMin
+from bigrad.layers.bilevel import Bilevel
 from bigrad.layers.soft_bellman import SoftBellman
 from bigrad.layers.soft_response import SoftResponse
 
-__all__ = ["ArgMin", "SoftBellman", "SoftResponse"]
+__all__ = ["ArgMin", "Bilevel", "SoftBellman", "SoftResponse"]

@@ -141,7 +141,12 @@ class Reading(ABC):
         start = self.start.detach() if level else self.start.detach().requires_grad_()
         tensors = tuple(tensor.detach() for tensor in self._tensors())
         value, found = calculus.captured_by(self.flat, start, *tensors)
-        strangers = [tensor for tensor in found if calculus.level_of(tensor) <= level and tensor.is_floating_point()]
+        strangers = [
+            tensor
+            for tensor in found
+            if tensor.is_floating_point()
+            and (level or tensor.is_leaf or any(leaf is not start for leaf in calculus.graph_leaves(tensor)))
+        ]
         if level and strangers:
             raise InputError(
                 f"under a torch.func transform the {self.name} uses a tensor that needs a gradient and is not among "
@@ -250,6 +255,10 @@ class _Run:
             if coupled(problem, start, inputs):
                 raise InputError(COUPLED.format(""))
         if isinstance(self.solver, Custom):
+            if len(inputs) != len(reading._tensors()):  # noqa: SLF001  # its own reading's
+                raise UnsupportedError(
+                    "this gradient rule solves other problems than the user's, which a function cannot: use Implicit()"
+                )
             y = reading.on_user_terms(self.solver.function, problem, start, inputs)
             certificate = self.solver.judge(problem, start, y, inputs)
         else:

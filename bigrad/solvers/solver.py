@@ -8,8 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .. import calculus
 from ..certificate import Certificate, Status
-from ..equation import Problem
+from ..equation import Objective, Problem
 from ..errors import InputError
 
 Gradient = Callable[[Tensor], Tensor]
@@ -43,6 +44,18 @@ def tolerance(rtol: float | None, atol: float | None, first: Tensor) -> Tensor:
     default = 1e-10 if first.dtype == torch.float64 else 1e-5
     absolute, relative = (default if given is None else given for given in (atol, rtol))
     return absolute + relative * first
+
+
+def residual_of(problem: Problem, inputs: tuple[Tensor, ...]) -> Gradient:
+    """``y -> F(y)`` outside any differentiation."""
+
+    def residual(y: Tensor) -> Tensor:
+        if isinstance(problem, Objective):
+            return calculus.value_and_gradient(problem.value, y, *inputs)[1]
+        with torch.no_grad():
+            return problem.residual(y, *inputs).detach()
+
+    return residual
 
 
 def at_rounding_floor(gradient: Gradient, y: Tensor, g: Tensor, extent: Tensor) -> Tensor:

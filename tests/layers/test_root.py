@@ -217,6 +217,17 @@ def test_gradients_reach_parameters_and_captured_tensors() -> None:
         torch.func.grad(lambda x: bigrad.root(lambda y, x: y - x * shift, torch.zeros(4, dtype=D), x).sum())(x[0])
 
 
+def test_a_residual_that_is_itself_a_transform() -> None:
+    def residual(y: Tensor, x: Tensor) -> Tensor:
+        return torch.func.grad(lambda y: (0.5 * (y - x) ** 2 + 0.25 * y**4 - 0.5 * y**2 + 0.5 * y**2).sum())(y)
+
+    function = lambda x: bigrad.root(residual, torch.zeros(3, dtype=D), x)  # noqa: E731  # a name for a one-liner
+    x = vector(3)
+    torch.testing.assert_close(torch.func.jacrev(function)(x), torch.func.jacrev(cubic)(x))
+    torch.testing.assert_close(torch.func.vmap(function)(x.expand(2, 3))[0], cubic(x))
+    assert gradcheck(function, x.requires_grad_())
+
+
 def test_a_warm_start_saves_steps_and_changes_nothing() -> None:
     layer = Root(lambda y, x: y + y**3 - x, torch.zeros(3, dtype=D), solver=Broyden())
     warm, x = WarmStart(), vector(3).requires_grad_()
