@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .. import calculus
+from .. import calculus, capture
 from ..certificate import Certificate, OnFailure, check_on_failure
 from ..equation import Problem
 from ..errors import InputError, UnsupportedError
@@ -110,7 +110,7 @@ class Reading(ABC):
         """The user's function at ``tree``; ``tensors`` are inputs, parameters and captured ones, in this order."""
         given, own = len(self.arguments.tensors), len(self.parameters)
         arguments = (tree, *self.arguments.rebuild(tensors[:given]))
-        with calculus.precise(self.device), calculus.substituted(self.captured, tensors[given + own :]):
+        with calculus.precise(self.device), capture.substituted(self.captured, tensors[given + own :]):
             if not self.parameters:
                 return self.function(*arguments)
             named = dict(zip(self.parameters, tensors[given : given + own], strict=True))
@@ -140,12 +140,12 @@ class Reading(ABC):
         level = calculus.transform_level()
         start = self.start.detach() if level else self.start.detach().requires_grad_()
         tensors = tuple(tensor.detach() for tensor in self._tensors())
-        value, found = calculus.captured_by(self.flat, start, *tensors)
+        value, found = capture.captured_by(self.flat, start, *tensors)
         strangers = [
             tensor
             for tensor in found
             if tensor.is_floating_point()
-            and (level or tensor.is_leaf or any(leaf is not start for leaf in calculus.graph_leaves(tensor)))
+            and (level or tensor.is_leaf or any(leaf is not start for leaf in capture.graph_leaves(tensor)))
         ]
         if level and strangers:
             raise InputError(
@@ -157,7 +157,7 @@ class Reading(ABC):
             tensors = tuple(tensor.detach() for tensor in self._tensors())
             with torch.enable_grad():
                 value = self.flat(start, *tensors)
-        leaves = [] if level else calculus.graph_leaves(value)
+        leaves = [] if level else capture.graph_leaves(value)
         if self.needs_y and not level and not any(leaf is start for leaf in leaves):
             raise InputError(f"the {self.name} does not depend on y through differentiable operations")
         if any(leaf is not start for leaf in leaves):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bigrad.calculus import captured_by, graph_leaves, substituted
+from bigrad.capture import captured_by, graph_leaves, substituted
 
 D = torch.float64
 
