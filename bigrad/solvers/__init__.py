@@ -14,8 +14,8 @@ from .quadratic_program import solve_quadratic_program
 from .reading import Reading
 from .root import MappingReading, ResidualReading, fixed_point, root
 from .solver import Solver
-from .stepping import Stepping
 from .stackelberg import Stackelberg
+from .stepping import Stepping
 from .torch_optimizer import TorchOptimizer
 
 __all__ = [
