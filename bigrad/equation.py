@@ -45,6 +45,13 @@ class Problem(ABC):
         """``dF/dy`` as a matrix ``(*batch, n, n)`` where it is cheap to write down, else ``None``."""
         return None
 
+    def matrix(self, y: Tensor, *inputs: Tensor) -> Tensor:
+        """``dF/dy`` as a matrix ``(*batch, n, n)``, by products where it is not cheap; outside any differentiation."""
+        known = self.jacobian(y, *inputs)
+        if known is not None:
+            return known.detach().expand(*y.shape, y.shape[-1])
+        return calculus.jacobian(lambda free: self.residual(free, *inputs), y)
+
     def linearised(self, y: Tensor, *inputs: Tensor, transposed: bool) -> Callable[[Tensor], Tensor]:
         """``u -> (dF/dy) u``, or with the transpose, on one retained graph; outside any differentiation."""
         if transposed or self.symmetric:

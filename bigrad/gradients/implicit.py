@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -73,12 +74,20 @@ class _Task:
         assert isinstance(problem, Adjoint)
         target, at, *rest = inputs
         root, transposed, y, fixed = problem.root(at, *rest)
-        dense = root.jacobian(y, *fixed)
+
+        @cache
+        def graph() -> Callable[[Tensor], Tensor]:
+            return root.linearised(y, *fixed, transposed=transposed)
+
+        def written() -> Tensor:
+            matrix = root.matrix(y, *fixed)
+            return matrix.mT if transposed else matrix
+
         operator = Operator(
-            root.linearised(y, *fixed, transposed=transposed),
+            lambda u: graph()(u),
             symmetric=root.symmetric,
             definite=root.definite,
-            dense=dense.mT if dense is not None and transposed else dense,
+            written=written,
             transposed=transposed,
             kept=self.record.factors_at(y),
         )

@@ -38,6 +38,7 @@ class Operator:
         symmetric: whether ``A`` is symmetric.
         definite: whether ``A`` has to be positive definite, as the Hessian at a strict minimum is.
         dense: the matrix itself ``(*batch, n, n)`` where it is known.
+        written: writes the matrix down, where that is quicker than one product per column.
         transposed: whether ``A`` is the transpose of the matrix whose factor is kept.
         kept: where a factor of that matrix is found or left, for the systems of higher derivatives.
     """
@@ -46,6 +47,7 @@ class Operator:
     symmetric: bool = False
     definite: bool = False
     dense: Tensor | None = None
+    written: Callable[[], Tensor] | None = None
     transposed: bool = False
     kept: Kept = field(default_factory=Kept)
 
@@ -53,6 +55,8 @@ class Operator:
         """The matrix, one product per column where it is not known; ``like`` is any vector ``(*batch, n)``."""
         if self.dense is not None:
             return self.dense
+        if self.written is not None:
+            return self.written()
         size = like.shape[-1]
         if size == 0:
             return like.new_zeros((*like.shape, 0))

@@ -1,4 +1,4 @@
-"""The matrix of a linearised problem, and where it leads downhill although it is no Hessian of a minimum."""
+"""Hessians, and where they lead downhill although they are not those of a minimum."""
 
 from __future__ import annotations
 
@@ -7,32 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .. import calculus
-from ..equation import Problem
 from ..linear import Cholesky
-
-_FEW, _MANY = 16, 2**24  # columns below which a loop is as fast as vmap; entries of one vmapped batch of products
-
-
-def jacobian_matrix(problem: Problem, y: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
-    """``dF/dy`` at ``y`` as ``(*batch, n, n)``, by products with many unit vectors at once."""
-    known = problem.jacobian(y, *inputs)
-    if known is not None:
-        return known.expand(*y.shape, y.shape[-1])
-    size = y.shape[-1]
-    if size == 0:
-        return y.new_zeros((*y.shape, 0))
-    pullback = problem.linearised(y, *inputs, transposed=True)
-    units = torch.eye(size, dtype=y.dtype, device=y.device).reshape(size, *[1] * (y.ndim - 1), size)
-    units = units.expand(size, *y.shape)
-    if size > _FEW:
-        try:
-            many = calculus.batched(pullback, (0,))
-            rows = torch.cat([many(part) for part in units.split(max(1, _MANY // max(1, y.numel())))])
-            return rows.movedim(0, -2).detach()
-        except RuntimeError:  # an operation without a rule for vmap
-            pass
-    return torch.stack([pullback(unit) for unit in units], -2).detach()
 
 
 @dataclass(frozen=True)

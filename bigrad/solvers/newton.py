@@ -14,7 +14,7 @@ from ..equation import Objective, Problem
 from ..errors import InputError
 from ..linear import CG, GMRES, LU, MINRES, Direct, LinearSolver, Operator
 from .backtracking import backtrack
-from .curvature import Curvature, jacobian_matrix
+from .curvature import Curvature
 from .line_search import line_search
 from .solver import Solver, at_rounding_floor, check_stopping, outcome, residual_of, tolerance
 
@@ -92,7 +92,7 @@ class Newton(Solver):
         while True:
             running = finite & ~ended
             if isinstance(solver, Direct):
-                curvature = Curvature.of(jacobian_matrix(problem, y, inputs), solver.damping)
+                curvature = Curvature.of(problem.matrix(y, *inputs), solver.damping)
                 saddle = curvature.saddle & finite & (norm <= wanted)
             live = running & ((norm > wanted) | saddle) & (steps < self.max_steps)
             if not bool(live.any()):
@@ -158,7 +158,7 @@ class Newton(Solver):
         factor: LU | None = None
         while bool((live := live & (steps < self.max_steps)).any()):
             if isinstance(solver, Direct):
-                matrix = jacobian_matrix(problem, y, inputs)
+                matrix = problem.matrix(y, *inputs)
                 if solver.damping:
                     matrix = matrix + solver.damping * torch.eye(y.shape[-1], dtype=y.dtype, device=y.device)
                 factor = LU.of(matrix, damping=solver.damping)

@@ -238,7 +238,9 @@ def test_a_symmetric_indefinite_system(linear: LinearSolver | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "problem", [Objective(rosenbrock, 0), root(network(size=260)), Stationary(stationarity, 0)], ids=repr
+    "problem",
+    [Objective(rosenbrock, 0), root(network(size=260)), Stationary(stationarity, 0)],
+    ids=["minimum", "root", "saddle"],
 )
 def test_above_256_unknowns_products_do(problem: Objective | Equation) -> None:
     start = torch.full((260,), 0.9 if isinstance(problem, Objective) else 0.0, dtype=D)
