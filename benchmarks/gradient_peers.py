@@ -26,13 +26,14 @@ def backward_of(layer: Layer, problem: InnerProblem, keep: bool = False) -> Phas
         if keep and kept:
             return kept[0]
         theta = problem.theta.clone().requires_grad_()
-        y = layer(theta)
-        kept.append((y, theta))
-        return y, theta
+        # A scalar, as in training: a cotangent makes torch itself import half a second of symbolic shapes first.
+        loss = (problem.weight * layer(theta)).sum()
+        kept.append((loss, theta))
+        return loss, theta
 
     def backward(graph: tuple[Tensor, Tensor]) -> Tensor:
-        y, theta = graph
-        return torch.autograd.grad(y, theta, problem.weight, retain_graph=keep)[0]
+        loss, theta = graph
+        return torch.autograd.grad(loss, theta, retain_graph=keep)[0]
 
     return {"prepare": prepare, "backward": backward}
 
@@ -44,6 +45,11 @@ def bigrad_layer(problem: InnerProblem, linear_solver: Any = None, init: Tensor 
     rule = bigrad.gradients.Implicit() if linear_solver is None else bigrad.gradients.Implicit(linear_solver)
     start = problem.solution if init is None else init
     return lambda theta: bigrad.argmin(problem.objective, start, theta, gradient=rule)
+
+
+def bigrad_from_zero(problem: InnerProblem) -> Phases:
+    """Everything at its default: where the solver has left a factorisation, the adjoint uses it."""
+    return backward_of(bigrad_layer(problem, init=torch.zeros_like(problem.solution)), problem)
 
 
 def bigrad_cg(problem: InnerProblem, rtol: float | None = None, most: int | None = None) -> Phases:
