@@ -7,7 +7,19 @@ if __name__ != "bigrad.layers":
 
 from bigrad.layers.argmin import ArgMin
 from bigrad.layers.bilevel import Bilevel
+from bigrad.layers.convex_program import ConvexProgram
+from bigrad.layers.quadratic_program import QuadraticProgram
+from bigrad.layers.root import FixedPoint, Root
 from bigrad.layers.soft_bellman import SoftBellman
 from bigrad.layers.soft_response import SoftResponse
 
-__all__ = ["ArgMin", "Bilevel", "SoftBellman", "SoftResponse"]
+__all__ = [
+    "ArgMin",
+    "Bilevel",
+    "ConvexProgram",
+    "FixedPoint",
+    "QuadraticProgram",
+    "Root",
+    "SoftBellman",
+    "SoftResponse",
+]

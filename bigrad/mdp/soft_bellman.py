@@ -105,6 +105,7 @@ class SoftBellmanEquation(Problem):
     """``V - T V = 0`` in the value ``(*batch, S)``, of inputs (reward, transition, discount, temperature)."""
 
     batch_dims: int
+    companions = 4  # under nested vmaps, inputs without a dimension would be aligned with another one's
 
     def residual(self, y: Tensor, *inputs: Tensor) -> Tensor:
         """``V - T V``."""

@@ -196,3 +196,18 @@ def test_a_larger_world_is_solved_to_rounding() -> None:
     torch.testing.assert_close(reward + 0.99 * mdp.transition @ value, q_value, rtol=0, atol=1e-12)
     torch.testing.assert_close(0.05 * torch.logsumexp(q_value / 0.05, -1), value, rtol=0, atol=1e-11)
     torch.testing.assert_close(policy.sum(-1), torch.ones(40, dtype=D))
+
+
+# as many discounts as states, or as rewards: shapes that broadcast by accident
+@pytest.mark.parametrize("discounts", [[0.5, 0.7, 0.8, 0.9], [0.5, 0.7, 0.9]])
+def test_nested_vmaps_over_different_inputs(discounts: list[float]) -> None:
+    generator = torch.Generator().manual_seed(5)
+    transition = torch.softmax(torch.randn(4, 2, 4, generator=generator, dtype=torch.float64), -1)
+    rewards = torch.randn(3, 4, 2, generator=generator, dtype=torch.float64)
+    several, temperature = torch.tensor(discounts, dtype=torch.float64), torch.tensor(0.5, dtype=torch.float64)
+    slope = torch.func.grad(lambda r, d: soft_bellman(r, transition, d, temperature).value.sum())
+    found = torch.func.vmap(lambda d: torch.func.vmap(lambda r: slope(r, d))(rewards))(several)
+    other = torch.func.vmap(lambda r: torch.func.vmap(lambda d: slope(r, d))(several))(rewards)
+    truth = torch.stack([torch.stack([slope(r, d) for r in rewards]) for d in several])
+    torch.testing.assert_close(found, truth)
+    torch.testing.assert_close(other.transpose(0, 1), truth)

@@ -1,0 +1,289 @@
+"""Quadratic programs by an interior point method that hands over to an exact search for the active set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..certificate import Certificate, Status
+from ..equation import Problem
+from ..errors import InputError
+from .active_set import ActiveSystem, Curvature, Guess, KKTFactor, Search, negligible
+from .central_path import Iterate
+from .kkt import QuadraticKKT
+from .scaled_program import Program, Scaling, equilibrate, largest, times
+from .solvability import penalty_of, verdict
+from .solver import Solver, check_stopping, tolerance
+
+_VERDICT_AFTER = 15  # steps after which those left are tested for having no solution
+_TRIES = 5  # active sets tried from one interior point
+_ENTRY, _SURE = 1e-2, 1e-5  # fall of the gap that is worth a search: with a definite Q and few constraints, else
+_AGAIN, _LAST = 0.1, 1e-15  # further fall before the next search, and the fall beyond which nothing is gained
+
+
+@dataclass(frozen=True)
+class InteriorPoint(Solver):
+    """Mehrotra's predictor-corrector method on each problem of a batch, then the active set solved exactly.
+
+    As soon as the set of active constraints can be guessed, the equations that it makes are solved, corrected and
+    verified; a verified point is the solution to rounding error, whatever the tolerance.
+
+    Args:
+        rtol, atol: the KKT residual to reach, ``atol + rtol * |(q, b, h)|``; ``None`` is 1e-10 in float64 and 1e-5 in
+            float32.
+        max_steps: most interior point steps.
+
+    Source: On the implementation of a primal-dual interior point method (Mehrotra, 1992).
+    """
+
+    rtol: float | None = None
+    atol: float | None = None
+    max_steps: int = 50
+
+    def __post_init__(self) -> None:
+        check_stopping("InteriorPoint", self.rtol, self.atol, self.max_steps)
+
+    def solve(self, problem: Problem, start: Tensor, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Certificate]:
+        """Solve for ``(y, nu, lam)`` ``(*batch, n + p + m)``; ``start`` gives the shape alone."""
+        if not isinstance(problem, QuadraticKKT):
+            raise InputError(
+                f"InteriorPoint solves quadratic programs, found {type(problem).__name__}: give it to QuadraticProgram"
+            )
+        program = problem.program(start, *inputs)
+        found = _Found.nothing_yet(program)
+        while True:
+            scaled, units = equilibrate(program.without(found.status != Status.CONVERGED))
+            alone = Curvature.of(scaled.Q, scaled)
+            weight, convex = penalty_of(scaled, alone)
+            if bool(convex.all()):
+                break
+            found.status = torch.where(convex, found.status, int(Status.INDEFINITE))
+        penalty = weight if bool((weight > 0).any()) else None
+        if found.y.numel():
+            self._follow(_Open.all(scaled, penalty, alone), found)
+        system = ActiveSystem.of(scaled, found.active, penalty, alone)
+        unique = system.unique()
+        found.polish(system, unique)
+        lost = (found.status != Status.CONVERGED).unsqueeze(-1)  # there is no answer
+        found.y, found.mu = (torch.where(lost, torch.nan, part) for part in (found.y, found.mu))
+        s = torch.cat([found.y * units.y_unit, found.mu * (units.row_unit / units.cost)], -1).reshape(start.shape)
+        return s, self._certificate(problem, program, s, inputs, system, units, unique, found)
+
+    @staticmethod
+    def factor_at(problem: QuadraticKKT, s: Tensor, inputs: tuple[Tensor, ...]) -> KKTFactor:
+        """The factor of the conditions' Jacobian at a solution ``s`` ``(*batch, n + p + m)``."""
+        program = problem.program(s, *inputs)
+        scaled, units = equilibrate(program)
+        alone = Curvature.of(scaled.Q, scaled)
+        weight = penalty_of(scaled, alone)[0]
+        active = problem.active(s, inputs[2], inputs[4], inputs[5]).reshape(len(program.d), inputs[5].shape[-1])
+        active = torch.cat([active.new_ones((len(active), program.equalities)), active], -1)
+        penalty = weight if bool((weight > 0).any()) else None
+        return KKTFactor(ActiveSystem.of(scaled, active, penalty, alone), units, s.shape[:-1])
+
+    def _follow(self, left: _Open, found: _Found) -> None:
+        """Follow the central path of each problem until its active set is found."""
+        program = left.program
+        for step in range(1, self.max_steps + 1):
+            left, ready, last = left.advanced(step == self.max_steps)
+            closed = last
+            if bool(ready.any()):
+                some = ready.nonzero().squeeze(-1)
+                part = left.take(some)
+                guess = part.search()
+                found.put(part, guess, step)
+                closed = closed.index_put((some,), guess.verified, accumulate=True)
+            if step == _VERDICT_AFTER and not bool(closed.all()):
+                found.steps[left.places] = step
+                closed = closed | found.judge(left.places, left.program)
+            if bool(closed.all()):
+                break
+            if bool(closed.any()):
+                left = left.take((~closed).nonzero().squeeze(-1))
+        unsolved = ((found.status == Status.CONVERGED) & ~found.verified).nonzero().squeeze(-1)
+        if unsolved.numel():
+            found.judge(unsolved, program.take(unsolved))
+
+    def _certificate(
+        self,
+        problem: QuadraticKKT,
+        program: Program,
+        s: Tensor,
+        inputs: tuple[Tensor, ...],
+        system: ActiveSystem,
+        units: Scaling,
+        unique: Tensor,
+        found: _Found,
+    ) -> Certificate:
+        batch = s.shape[:-1]
+        norm = problem.residual(s, *inputs).norm(dim=-1).reshape(found.status.shape)
+        size = torch.cat([program.q, program.d], -1).norm(dim=-1)
+        wanted = tolerance(self.rtol, self.atol, size)
+        unsolved = torch.where(found.steps >= self.max_steps, int(Status.MAX_STEPS), int(Status.STALLED))
+        status = torch.where(found.verified, int(Status.ROUNDING_FLOOR), unsolved)
+        status = torch.where(norm <= wanted, int(Status.CONVERGED), status)
+        status = torch.where(unique, status, int(Status.SINGULAR))
+        status = torch.where(found.status == Status.CONVERGED, status, found.status)
+        excess = times(program.C, s.reshape(len(norm), s.shape[-1])[:, : program.C.shape[-1]]) - program.d
+        p = program.equalities
+        violation = largest(torch.cat([excess[:, :p], excess[:, p:].clamp_min(0)], -1)).squeeze(-1)
+        return Certificate(
+            "quadratic program",
+            status.reshape(batch),
+            norm.reshape(batch),
+            wanted.reshape(batch),
+            found.steps.reshape(batch),
+            feasibility=violation.reshape(batch) if program.d.shape[-1] else None,
+            margin=None if (margin := found.margin(system)) is None else margin.reshape(batch),
+            factor=KKTFactor(system, units, batch) if bool((status < Status.MAX_STEPS).all()) else None,
+        )
+
+
+@dataclass
+class _Found:
+    """What is known of each problem of the batch, in equilibrated units.
+
+    Attributes:
+        y: ``(B, n)``.
+        mu: ``(B, k)``.
+        active: bool ``(B, k)``.
+        verified: whether the point is proved to be the solution.
+        steps: interior point steps used.
+        status: why there is no solution, ``CONVERGED`` where nothing is known against one.
+    """
+
+    y: Tensor
+    mu: Tensor
+    active: Tensor
+    verified: Tensor
+    steps: Tensor
+    status: Tensor
+
+    @classmethod
+    def nothing_yet(cls, program: Program) -> _Found:
+        """At zero, with the equations active; problems that are not finite are marked."""
+        mu = torch.zeros_like(program.d)
+        steps = torch.zeros(len(mu), dtype=torch.int64, device=mu.device)
+        equations = torch.arange(mu.shape[-1], device=mu.device) < program.equalities
+        # One infinite or NaN number spoils the sum.
+        total = program.Q.sum((-2, -1)) + program.C.sum((-2, -1)) + program.q.sum(-1) + program.d.sum(-1)
+        finite = total.isfinite()
+        status = torch.where(finite, int(Status.CONVERGED), int(Status.NON_FINITE))
+        active = equations.expand(mu.shape).clone()
+        return cls(torch.zeros_like(program.q), mu, active, torch.zeros_like(finite), steps, status)
+
+    def put(self, left: _Open, guess: Guess, step: int) -> None:
+        """Keep what a search found; where it is not verified, the interior point it began from."""
+        kept, places = guess.verified.unsqueeze(-1), left.places
+        self.y[places] = torch.where(kept, guess.y, left.iterate.y)
+        self.mu[places] = torch.where(kept, guess.mu, left.iterate.mu)
+        self.active[places], self.verified[places], self.steps[places] = guess.active, guess.verified, step
+
+    def judge(self, places: Tensor, program: Program) -> Tensor:
+        """Look for a reason why these problems have no solution; for which there is one."""
+        status = verdict(program)
+        self.status[places] = status
+        return status != Status.CONVERGED
+
+    def polish(self, system: ActiveSystem, unique: Tensor) -> None:
+        """One more Newton step where the active set is known and makes the point unique."""
+        y, mu = system.improve(self.y, self.mu)
+        program = system.program
+        excess = (times(program.C, y) - program.d)[:, program.equalities :]
+        inside = (excess <= negligible(y.dtype) * (program.d[:, program.equalities :].abs() + largest(y))).all(-1)
+        kept = (self.verified & unique & inside).unsqueeze(-1)
+        self.y, self.mu = torch.where(kept, y, self.y), torch.where(kept, mu, self.mu)
+
+    def margin(self, system: ActiveSystem) -> Tensor | None:
+        """The least of max(multiplier, slack) over the inequalities, relative to the gradient's and the row's size."""
+        program = system.program
+        p = program.equalities
+        dependent = system.dependent
+        if program.d.shape[-1] == p:
+            return torch.where(dependent, 0.0, torch.inf) if bool(dependent.any()) else None
+        pull, extent = _sizes(program, self.y)
+        force = self.mu[:, p:] / pull
+        slack = (program.d - times(program.C, self.y))[:, p:] / (program.d[:, p:].abs() + extent)
+        least = torch.maximum(force, slack).amin(-1).clamp_min(0).to(program.q.dtype)
+        return torch.where(dependent, 0.0, least)
+
+
+@dataclass(frozen=True)
+class _Open:
+    """The problems whose active set is not known yet.
+
+    Attributes:
+        places: where they are in the batch ``(b,)``.
+        program: they themselves.
+        penalty: as :class:`ActiveSystem` has it.
+        alone: the curvature of ``Q`` by itself.
+        iterate: where each is on its central path.
+        entry: the gap ``(b,)`` at which the next search is worth its while.
+        entered: the gap ``(b,)`` where the path begins.
+    """
+
+    places: Tensor
+    program: Program
+    penalty: Tensor | None
+    alone: Curvature
+    iterate: Iterate
+    entry: Tensor
+    entered: Tensor
+
+    @classmethod
+    def all(cls, program: Program, penalty: Tensor | None, alone: Curvature) -> _Open:
+        """The whole batch, where the path begins."""
+        places = torch.arange(len(program.q), device=program.q.device)
+        iterate = Iterate.first(program, penalty)
+        gap = iterate.gap.squeeze(-1)
+        entry = _ENTRY * gap
+        if penalty is not None:
+            entry = torch.where(penalty.squeeze(-1) > 0, _SURE * gap, entry)
+        return cls(places, program, penalty, alone, iterate, entry, gap)
+
+    def take(self, index: Tensor) -> _Open:
+        """Some of them."""
+        if len(index) == len(self.places):
+            return self
+        penalty = None if self.penalty is None else self.penalty[index]
+        return _Open(
+            self.places[index],
+            self.program.take(index),
+            penalty,
+            self.alone.take(index),
+            self.iterate.take(index),
+            self.entry[index],
+            self.entered[index],
+        )
+
+    def advanced(self, final: bool) -> tuple[_Open, Tensor, Tensor]:
+        """After one step: the problems, which of them are worth a search, and for which it is the last."""
+        iterate, moved = self.iterate.advanced(self.program, self.penalty)
+        gap = iterate.gap.squeeze(-1)
+        last = ~moved | (gap <= _LAST * self.entered) | final
+        few = self._guess(iterate).sum(-1) <= self.program.q.shape[-1]
+        ready = last | ((gap <= self.entry) & (few | (gap <= _SURE * self.entered)))
+        return replace(self, iterate=iterate, entry=torch.where(ready, _AGAIN * gap, self.entry)), ready, last
+
+    def _guess(self, iterate: Iterate) -> Tensor:
+        """The constraints that seem active ``(b, k)``: the multiplier is larger than the slack, each in its unit."""
+        pull, extent = _sizes(self.program, iterate.y)
+        p = self.program.equalities
+        above = iterate.lam * extent > iterate.slack * pull
+        return torch.cat([above.new_ones((len(above), p)), above], -1)
+
+    def search(self) -> Guess:
+        """Look for the active set from here."""
+        iterate = self.iterate
+        sizes = _sizes(self.program, iterate.y)[0], largest(iterate.y)
+        search = Search(self.program, iterate.y, iterate.mu, self._guess(iterate), self.penalty, self.alone, *sizes)
+        return search.run(_TRIES)
+
+
+def _sizes(program: Program, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The sizes of the gradient's terms and of the constraints' terms, each ``(B, 1)`` and positive."""
+    pull = largest(program.q) + largest(times(program.Q, y))
+    extent = largest(program.d) + largest(y)
+    return torch.where(pull > 0, pull, 1.0), torch.where(extent > 0, extent, 1.0)

@@ -1,0 +1,96 @@
+"""The optimality conditions of a quadratic program as one equation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..equation import Problem
+from .scaled_program import Program
+
+
+@dataclass(frozen=True)
+class QuadraticKKT(Problem):
+    r"""The root :math:`s = (y, \nu, \lambda)` of the conditions of optimality, of inputs (Q, q, A, b, G, h).
+
+    .. math::
+        F = \big(\tfrac12 (Q + Q^\top) y + q + A^\top \nu + G^\top (a \lambda),\;
+                 A y - b,\; a (G y - h) - (1 - a) \lambda\big)
+
+    where a constraint is active, :math:`a = 1`, if its multiplier is larger than its slack (and than zero). The
+    Jacobian is symmetric.
+
+    Attributes:
+        batch_dims: how many leading dimensions of ``s`` hold independent problems.
+    """
+
+    batch_dims: int
+    symmetric = True
+    companions = 6  # so that the batch dimensions of all tensors line up, whichever vmap brought them
+
+    def residual(self, y: Tensor, *inputs: Tensor) -> Tensor:
+        """``F``, for ``s = y`` ``(*batch, n + p + m)``."""
+        Q, q, A, b, G, h = inputs
+        y, nu, lam, active, excess = self._at(y, A, G, h)
+        top = 0.5 * (_product(Q, y) + _product(Q.mT, y)) + q
+        top = top + _product(A.mT, nu) + _product(G.mT, torch.where(active, lam, 0.0))
+        return torch.cat([top, _product(A, y) - b, torch.where(active, excess, -lam)], -1)
+
+    def _at(self, s: Tensor, A: Tensor, G: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """``y``, ``nu``, ``lam``, which inequalities are active, and by how much they are exceeded."""
+        y, nu, lam = s.split((A.shape[-1], A.shape[-2], G.shape[-2]), -1)
+        excess = _product(G, y) - h
+        return y, nu, lam, lam > (-excess).clamp_min(0.0), excess
+
+    def active(self, s: Tensor, A: Tensor, G: Tensor, h: Tensor) -> Tensor:
+        """Which inequalities are active at ``s``, bool ``(*batch, m)``."""
+        return self._at(s, A, G, h)[3]
+
+    def linearised(self, y: Tensor, *inputs: Tensor, transposed: bool) -> Callable[[Tensor], Tensor]:
+        """``u -> (dF/ds) u`` by products with the matrices that were given."""
+        Q, _, A, _, G, h = (x.detach() for x in inputs)
+        active = self.active(y.detach(), A, G, h)
+
+        def product(u: Tensor) -> Tensor:
+            y, nu, lam = u.split((A.shape[-1], A.shape[-2], G.shape[-2]), -1)
+            top = 0.5 * (_product(Q, y) + _product(Q.mT, y))
+            top = top + _product(A.mT, nu) + _product(G.mT, torch.where(active, lam, 0.0))
+            return torch.cat([top, _product(A, y), torch.where(active, _product(G, y), -lam)], -1)
+
+        return product
+
+    def vmapped(self, in_dims: Sequence[int | None]) -> QuadraticKKT:
+        """Every operation here broadcasts, and every input is given the new dimension."""
+        return replace(self, batch_dims=self.batch_dims + 1)
+
+    def program(self, like: Tensor, *inputs: Tensor) -> Program:
+        """The batch in a row, for ``like`` ``(*batch, n + p + m)``."""
+        Q, q, A, b, G, h = inputs
+        batch = like.shape[:-1]
+        shared = batch.numel() > 0 and all(map(_is_shared, (Q, A, G)))
+
+        def flat(x: Tensor, events: int, whole: bool) -> Tensor:
+            shape = x.shape[x.ndim - events :]
+            if not whole:
+                return x[(0,) * (x.ndim - events)].reshape(1, *shape)
+            return x.expand(*batch, *shape).reshape(batch.numel(), *shape)
+
+        Q = flat(Q, 2, not shared)
+        C = torch.cat([flat(A, 2, not shared), flat(G, 2, not shared)], -2)
+        d = torch.cat([flat(b, 1, True), flat(h, 1, True)], -1)
+        return Program(0.5 * (Q + Q.mT), flat(q, 1, True), C, d, A.shape[-2])
+
+
+def _is_shared(matrix: Tensor) -> bool:
+    """Whether all problems of the batch have this matrix: an expanded dimension counts as one."""
+    return all(size == 1 or step == 0 for size, step in zip(matrix.shape[:-2], matrix.stride()[:-2], strict=True))
+
+
+def _product(matrix: Tensor, v: Tensor) -> Tensor:
+    """``matrix @ v`` over the batch; a matrix without one is a single product."""
+    if matrix.shape[:-2].numel() == 1:
+        return v @ matrix.reshape(matrix.shape[-2:]).mT
+    return torch.matmul(matrix, v.unsqueeze(-1)).squeeze(-1)
