@@ -39,9 +39,13 @@ test: lint types ## every check: lint, types, house rules, tests, doctests, READ
 	$(BIN)/pytest -n 2 --doctest-modules bigrad tests
 	$(BIN)/pytest tests/device
 
-bench: $(INSTALLED) ## measure, and write benchmarks/results
+bench: $(INSTALLED) ## measure, beside the peers in environments of their own, and write benchmarks/results
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/response_forms.py
+	$(PYTHON) benchmarks/peers.py
+	for table in implicit_gradients unrolled_memory quadratic_programs transforms; do \
+	benchmarks/.peers/torch/bin/python -W ignore benchmarks/$$table.py || exit 1; done
+	$(BIN)/python benchmarks/targets.py
 
 reproduce: $(INSTALLED) ## run the demo's five seeds again into benchmarks/results/demo
 	mkdir -p benchmarks/results/demo

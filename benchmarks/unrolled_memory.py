@@ -112,7 +112,13 @@ def measure(name: str, steps: int) -> Row:
     start = time.perf_counter()
     gradient = way(steps, log_weight)
     seconds = time.perf_counter() - start
-    return {"seconds": seconds, "MiB": (memory()[1] - before) / 2**20, "gradient": gradient.tolist()}
+    peak = memory()[1]
+    return {
+        "seconds": seconds,
+        "MiB": (peak - before) / 2**20,
+        "peak MiB": peak / 2**20,
+        "gradient": gradient.tolist(),
+    }
 
 
 def growth(quick: bool) -> list[Row]:
@@ -133,6 +139,7 @@ def growth(quick: bool) -> list[Row]:
                     "steps": steps,
                     "way": name,
                     "MiB": answer["MiB"],
+                    "peak MiB": answer["peak MiB"],
                     "of the leaner peer": answer["MiB"] / most,
                     "seconds": answer["seconds"],
                     "distance to higher's": float((gradient - truth).norm() / truth.norm()),
