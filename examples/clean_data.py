@@ -8,11 +8,8 @@ python examples/clean_data.py [--quick] [--plot runs/clean_data.png]
 import argparse
 from pathlib import Path
 
-import matplotlib as mpl
-
-mpl.use("Agg")
 import torch
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from torch.nn.functional import cross_entropy
 
@@ -67,7 +64,8 @@ def main() -> None:
     print(f"mean weight of a right label {weight[~wrong].mean():.2f}, of a wrong one {weight[wrong].mean():.2f}")
     print(layer.certificate)
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
     left.plot(curve, label="cleaned")
     left.axhline(on_all, color="gray", linestyle=":", label="all labels")
     left.axhline(oracle, color="green", linestyle="--", label="the right labels alone")

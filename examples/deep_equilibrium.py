@@ -6,11 +6,8 @@ python examples/deep_equilibrium.py [--quick] [--plot runs/deep_equilibrium.png]
 import argparse
 from pathlib import Path
 
-import matplotlib as mpl
-
-mpl.use("Agg")
 import torch
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -61,7 +58,8 @@ def main() -> None:
         )
     print(equilibrium.certificate)
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
     left.plot(range(1, len(curve) + 1), curve, marker="o")
     left.set(xlabel="epoch", ylabel="test accuracy")
     right.plot(iterations)

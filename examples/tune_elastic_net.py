@@ -8,11 +8,8 @@ python examples/tune_elastic_net.py [--quick] [--plot runs/tune_elastic_net.png]
 import argparse
 from pathlib import Path
 
-import matplotlib as mpl
-
-mpl.use("Agg")
 import torch
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import ElasticNet
 from sklearn.preprocessing import PolynomialFeatures
@@ -70,7 +67,8 @@ def main() -> None:
     print(f"learnt lasso {lasso:.4f}, ridge {ridge:.4f}; scikit-learn's coefficients there differ by {gap:.1e}")
     print(layer.certificate)
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
     left.plot(curve, label=["validation", "test"])
     left.set(xlabel="step of the upper level", ylabel="mean squared error")
     left.legend()

@@ -9,11 +9,8 @@ python examples/tune_ridge.py [--quick] [--plot runs/tune_ridge.png]
 import argparse
 from pathlib import Path
 
-import matplotlib as mpl
-
-mpl.use("Agg")
 import torch
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import PolynomialFeatures
@@ -64,7 +61,8 @@ def main() -> None:
     print(f"learnt weights: measurements {measured:.3g}, squares {squares:.3g}, products {products:.3g}")
     print(layer.certificate)
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
     left.plot(curve, label=["validation", "test"])
     left.axhline(baseline, color="gray", linestyle=":", label="one weight, cross-validated: test")
     left.set(xlabel="step of the upper level", ylabel="mean squared error")

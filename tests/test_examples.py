@@ -10,18 +10,24 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SAYS = {
+    "clean_data.py": "cleaned",
+    "deep_equilibrium.py": "Certificate(fixed point:",
+    "robust_classifier.py": "picture",
+    "robust_control.py": "largest duality gap",
+    "tune_elastic_net.py": "scikit-learn's coefficients there differ by",
     "tune_ridge.py": "Certificate(argmin: CONVERGED",
     "inverse_reward.py": "learnt reward",
 }
 
 
 @pytest.mark.parametrize("name", SAYS)
-def test_an_example_runs(name: str) -> None:
+def test_an_example_runs(name: str, tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-W", "error", ROOT / "examples" / name, "--quick"],
         capture_output=True,
         text=True,
         check=False,
+        cwd=tmp_path,  # pictures go to runs/
     )
     assert run.returncode == 0, run.stderr
     assert SAYS[name] in run.stdout
