@@ -72,6 +72,8 @@ def _backward(
     With a cotangent, that function imports torch's symbolic shapes first, most of a second, and compares shapes with
     them at every call. So it is passed by where nothing listens for it.
     """
+    if not value.requires_grad:
+        return [torch.zeros_like(tensor) for tensor in tensors]
     if cotangent is None or cotangent.shape != value.shape or torch._C._len_torch_function_stack():
         return list(
             torch.autograd.grad(
@@ -197,7 +199,7 @@ def linearise(function: Function, y: Tensor) -> tuple[Tensor, Callable[[Tensor],
         free = y.detach().requires_grad_()
         value = function(free)
     if not value.requires_grad:
-        return value, torch.zeros_like
+        return value, lambda u: torch.zeros_like(free)
     return value.detach(), lambda u: _backward(value, [free], u, keep=True)[0]
 
 

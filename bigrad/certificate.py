@@ -119,12 +119,9 @@ class Certificate:
     triangle: tuple[Tensor, ...] | None = None
     factor: Any = None
 
-    def __post_init__(self) -> None:
-        for name in ("status", "stationarity", "tolerance", "steps"):
-            setattr(self, name, getattr(self, name).detach().cpu())
-        for name in ("feasibility", "margin"):
-            if (number := getattr(self, name)) is not None:
-                setattr(self, name, number.detach().cpu())
+    def __setattr__(self, name: str, value: Any) -> None:
+        """A number is kept as a CPU tensor, whenever it comes."""
+        object.__setattr__(self, name, value.detach().cpu() if isinstance(value, Tensor) else value)
 
     def __repr__(self) -> str:
         ends = ", ".join(

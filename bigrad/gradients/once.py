@@ -112,9 +112,10 @@ class _Solution(torch.autograd.Function):
         def compute(problem: Problem, own: Tensors, fixed: Tensors) -> Tensors:
             return task.rule.pullback(Point(problem, own[0], fixed), own[1], wanted, task.solve, task.record)
 
-        found, _ = detached(
-            compute, task.problem, (y, cotangent), tuple(inputs), apart=wanted, refusal=task.rule.refusal
-        )
+        with calculus.precise(y.device):
+            found, _ = detached(
+                compute, task.problem, (y, cotangent), tuple(inputs), apart=wanted, refusal=task.rule.refusal
+            )
         grads = dict(zip(wanted, found, strict=True))
         return None, None, *(grads.get(place) for place in range(len(inputs)))
 
@@ -130,9 +131,10 @@ class _Solution(torch.autograd.Function):
         def compute(problem: Problem, own: Tensors, fixed: Tensors) -> Tensors:
             return (task.rule.pushforward(Point(problem, own[0], fixed), own[1:], moved, task.solve),)
 
-        (result,), _ = detached(
-            compute, task.problem, (y, *given.values()), tuple(inputs), apart=moved, refusal=task.rule.refusal
-        )
+        with calculus.precise(y.device):
+            (result,), _ = detached(
+                compute, task.problem, (y, *given.values()), tuple(inputs), apart=moved, refusal=task.rule.refusal
+            )
         return result
 
     @staticmethod

@@ -228,12 +228,14 @@ class _Segment(torch.autograd.Function):
             result: Tensor = ctx.function(*full)
             return result
 
-        _, pullback = calculus.vjp(of_needed, *(tensors[place] for place in needed))
-        grads = dict(zip(needed, pullback(cotangent), strict=True))
+        with calculus.precise(cotangent.device):
+            _, pullback = calculus.vjp(of_needed, *(tensors[place] for place in needed))
+            grads = dict(zip(needed, pullback(cotangent), strict=True))
         return None, *(grads.get(place) for place in range(len(tensors)))
 
     @staticmethod
     def jvp(ctx: Any, _function: None, *tangents: Tensor | None) -> Tensor:
         tensors = ctx.saved_tensors
         moved = [torch.zeros_like(x) if t is None else t for x, t in zip(tensors, tangents, strict=True)]
-        return calculus.jvp(ctx.function, tensors, moved)
+        with calculus.precise(tensors[0].device):
+            return calculus.jvp(ctx.function, tensors, moved)

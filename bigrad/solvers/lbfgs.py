@@ -117,7 +117,8 @@ class LBFGS(Solver):
         retried = torch.zeros_like(live)
         pairs: deque[Pair] = deque(maxlen=self.history)
 
-        while bool((live := live & (steps < most)).any()):
+        going = bool((live := live & (steps < most)).any())
+        while going:
             direction = -_inverse_hessian_times(g, pairs)
             downhill = (direction * g).sum(-1) < 0
             direction = torch.where(downhill.unsqueeze(-1), direction, -g)
@@ -140,15 +141,17 @@ class LBFGS(Solver):
 
             stuck = live & ~found
             doubtful = stuck | (live & (since_best >= 100) & (since_best % 50 == 0))
-            if bool(doubtful.any()):
+            retried, again = stuck | (retried & ~found), retried
+            live = live & finite & (norm > target) & (steps < most)
+            some, going = torch.stack([doubtful.any(), live.any()]).tolist()  # one wait for the device
+            if some:
                 extent = torch.maximum((best_y - start).abs(), start.abs())
                 resting = at_rounding_floor(lambda z: evaluate(z)[1], best_y, best_g, extent)
                 floor = floor | (doubtful & resting)
                 # One fresh start along the steepest descent before giving up.
                 pairs = deque((_forget(pair, stuck) for pair in pairs), maxlen=self.history)
-                live = live & ~floor & ~(stuck & retried) & (since_best < _PATIENCE)
-            retried = stuck | (retried & ~found)
-            live = live & finite & (norm > target)
+                live = live & ~floor & ~(stuck & again) & (since_best < _PATIENCE)
+                going = bool(live.any())
 
         done = best_norm <= wanted
         exhausted = steps >= self.max_steps

@@ -2,245 +2,231 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import calculus
 from ..equation import Objective
-from ..gradients import Implicit, Record
-from ..linear import Direct
-from .lbfgs import LBFGS
-from .two_level import TwoLevel
+from ..linear import Cholesky
+from .newton import Newton
+from .stationary_point import hessian, residual
+from .two_level import Sizes, TwoLevel
 
-LeaderObjective = Callable[[Tensor, Tensor, float, tuple[Tensor, ...]], Tensor]
-
-_WIDTH = 1e-2  # how far inside the inequalities a start has to be, relative to their size there
-
-
-class Affine:
-    """The points ``base + basis u`` that meet affine equalities, from a point and the equalities' matrix there.
-
-    Attributes:
-        basis: ``(*batch, n, k)``, orthonormal directions in which nothing changes.
-        inverse: ``(*batch, n, p)``, the pseudo-inverse of the matrix.
-    """
-
-    def __init__(self, matrix: Tensor) -> None:
-        count = matrix.shape[-2]
-        self.inverse = torch.linalg.pinv(matrix)
-        self.basis = torch.linalg.svd(matrix, full_matrices=True).Vh[..., count:, :].mT
-
-    def lift(self, base: Tensor, u: Tensor) -> Tensor:
-        """The point of coordinates ``u`` ``(*batch, k)``."""
-        return base + _times(self.basis, u)
-
-    def project(self, point: Tensor, violation: Tensor) -> Tensor:
-        """The nearest point that meets the equalities."""
-        return point - _times(self.inverse, violation)
+_FOLLOWER_STEPS = 50
 
 
 class Descent:
-    """The leader's side of a two-level program, with log barriers of weight ``barrier`` for inequalities.
+    """The leader's side of a two-level program, with soft constraints of width ``softness``.
+
+    A constraint that is met costs what a log barrier does, a broken one what a quadratic penalty does: no start has to
+    be feasible, and what the follower answers is smooth. Each objective is measured in its own unit.
 
     Attributes:
-        infeasible: which programs have no strictly feasible point that could be found ``(*batch)``.
+        infeasible: which programs have constraints that stay broken however much that costs ``(*batch)``.
     """
 
-    def __init__(self, problem: TwoLevel, inputs: tuple[Tensor, ...], start: Tensor, max_steps: int) -> None:
-        self.problem, self.inputs, self.max_steps = problem, inputs, max_steps
+    def __init__(self, problem: TwoLevel, inputs: tuple[Tensor, ...], start: Tensor) -> None:
+        self.problem, self.inputs = problem, inputs
         parts = problem.split(start)
         self.x, self.y = parts.x, parts.y
-        self.infeasible = torch.zeros(start.shape[:-1], dtype=torch.bool, device=start.device)
-        level = problem.level
-        self.on_x = self.on_y = None
-        if problem.sizes.leader_equal:
-            self.on_x = Affine(calculus.jacobian(lambda x: level("leader_equal", x, self.y, *inputs), self.x))
-            self.x = self.on_x.project(self.x, level("leader_equal", self.x, self.y, *inputs)).detach()
-        if problem.sizes.equal:
-            self.on_y = Affine(calculus.jacobian(lambda y: level("follower_equal", self.x, y, *inputs), self.y))
-        # Barriers are weighed in each objective's own units.
-        self.leader_unit = self._unit("leader", self.x)
-        self.follower_unit = self._unit("follower", self.y)
-        self.entered = False
+        self.violation = torch.full_like(self.x[..., 0], torch.inf)
+        self.infeasible = self.violation < 0
+        self.units: dict[str, Tensor] = {}
 
-    def stages(self) -> Iterator[tuple[float, float | None]]:
-        """Barrier weights and tolerances of the descent, one after the other until Newton's method takes over."""
-        if self.problem.sizes.below or self.problem.sizes.leader_below:
-            yield from ((weight, 1e-3) for weight in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6))
-            yield 1e-8, 1e-6
+    def stages(self) -> Iterator[tuple[float, float]]:
+        """Softness and tolerance of the descents, one after the other until Newton's method takes over."""
+        eps, sizes = torch.finfo(self.x.dtype).eps, self.problem.sizes
+        if sizes.equal or sizes.below or sizes.leader_equal or sizes.leader_below:
+            yield from ((width, 1e-3) for width in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6) if width > eps**0.6)
         else:
-            yield from ((0.0, rtol) for rtol in (1e-3, 1e-6, None))
+            yield from ((0.0, rtol) for rtol in (1e-3, 1e-6, 1e-9) if rtol > eps**0.6)
 
-    def run(self, barrier: float, rtol: float | None) -> Tensor:
-        """Descend from where the last run ended; the unknowns ``s`` with zero multipliers."""
-        if not self.entered:
-            self.entered = True
-            self._enter()
-        self.x, self.y = self._minimise(barrier, rtol, self._outer)
-        empty = self.x.new_zeros(*self.x.shape[:-1], sum(self.problem.sizes[2:]))
-        return torch.cat([self.x, self.y, empty], -1)
+    def run(self, softness: float, rtol: float, max_steps: int) -> tuple[Tensor, Tensor]:
+        """Descend from where the last run ended; the unknowns there, and the steps taken ``(*batch)``."""
+        joint = torch.cat([self.x, self.y], -1)
+        self.units = {level: self.problem.unit(level, joint, *self.inputs) for level in ("leader", "follower")}
+        soft = self._softened(softness)
+        view = _View(soft, self.inputs, self.y, rtol)
+        solver = Newton(rtol, 1e-2 * rtol, max_steps)
+        x, certificate = solver.solve(_Reduced(view.value, soft.batch_dims, hessian=view.hessian), self.x, ())
+        y = view.respond(x)
+        found = (x.isfinite().all(-1) & y.isfinite().all(-1)).unsqueeze(-1)
+        self.x, self.y = torch.where(found, x, self.x), torch.where(found, y, self.y)
+        violation = self._violation()
+        self.infeasible = (violation > 10 * softness) & (violation > 0.5 * self.violation)
+        self.violation = violation
+        return self.multipliers(softness), certificate.steps.to(x.device)
 
-    def multipliers(self, s: Tensor, barrier: float) -> Tensor:
-        """``s`` with the multipliers that fit its ``x`` and ``y`` best; those of inequalities are the barriers'."""
-        problem, sizes, parts = self.problem, self.problem.sizes, self.problem.split(s)
+    def _softened(self, width: float) -> TwoLevel:
+        """The program without constraints, each objective in its unit and with the cost of what it breaks."""
+        units, given = self.units, self.problem
 
-        def dual(part: str, size: int, unit: Tensor) -> Tensor:
-            if not size or not barrier:
-                return s.new_zeros(*s.shape[:-1], size)
-            slack = -problem.level(part, parts.x, parts.y, *self.inputs).detach()
-            return barrier * unit.unsqueeze(-1) / slack.clamp_min(torch.finfo(s.dtype).tiny)
-
-        below = dual("follower_below", sizes.below, self.follower_unit)
-        leader_below = dual("leader_below", sizes.leader_below, self.leader_unit)
-        s = torch.cat([parts.x, parts.y, torch.zeros_like(parts.equal), below, torch.zeros_like(parts.adjoint),
-                       torch.zeros_like(parts.leader_equal), leader_below], -1)  # fmt: skip
-        ends = torch.tensor([0, *sizes]).cumsum(0).tolist()
-        place = {name: slice(ends[i], ends[i + 1]) for i, name in enumerate(sizes._fields)}
-        if sizes.equal:
-            s = self._fit(s, slice(place["adjoint"].start, place["adjoint"].start + sizes.y), [place["equal"]])
-        return self._fit(s, slice(0, ends[4]), [place["adjoint"], place["leader_equal"]])
-
-    def _fit(self, s: Tensor, rows: slice, columns: list[slice]) -> Tensor:
-        """Set the unknowns of ``columns`` to what makes ``rows`` of the residual least."""
-
-        def residual(free: Tensor) -> Tensor:
-            return self.problem.residual(free, *self.inputs)
-
-        matrix = calculus.jacobian(residual, s)[..., rows, :]
-        chosen = torch.cat([matrix[..., column] for column in columns], -1)
-        finite = chosen.isfinite().all(-1).all(-1)
-        chosen = torch.where(finite[..., None, None], chosen, 0.0)
-        gap = residual(s).detach()[..., rows].nan_to_num()
-        found = -_times(torch.linalg.pinv(chosen), gap)
-        s = s.clone()
-        begin = 0
-        for column in columns:
-            width = column.stop - column.start
-            s[..., column] = found[..., begin : begin + width]
-            begin += width
-        return s
-
-    def _unit(self, part: str, own: Tensor) -> Tensor:
-        """The size of an objective's change over the size of its variable ``(*batch)``, 1 where it does not change."""
-        other = self.y if part == "leader" else self.x
-
-        def value(free: Tensor) -> Tensor:
-            return self.problem.level(part, *((free, other) if part == "leader" else (other, free)), *self.inputs)
-
-        _, slope = calculus.value_and_gradient(value, own)
-        unit = slope.norm(dim=-1) * (1 + own.norm(dim=-1))
-        return torch.where(unit.isfinite() & (unit > 0), unit, 1.0)
-
-    # The follower -------------------------------------------------------------------------------------------------
-
-    def _respond(self, x: Tensor, barrier: float, inputs: tuple[Tensor, ...]) -> Tensor:
-        """The follower's answer to ``x``, differentiable; NaN where it could not be found."""
-        level, sizes = self.problem.level, self.problem.sizes
-        here = self._inside(x.detach(), self.y)
-
-        def lift(u: Tensor, x: Tensor, *rest: Tensor) -> Tensor:
-            if self.on_y is None:
-                return here + u
-            return self.on_y.lift(self.on_y.project(here, level("follower_equal", x, here, *rest)), u)
-
-        def value(u: Tensor, x: Tensor, *rest: Tensor) -> Tensor:
-            y = lift(u, x, *rest)
-            total = level("follower", x, y, *rest)
-            if sizes.below:
-                total = total - barrier * self.follower_unit * log_slack(level("follower_below", x, y, *rest))
+        def level(part: str, x: Tensor, y: Tensor, *inputs: Tensor) -> Tensor:
+            total = given.level(part, x, y, *inputs) / units[part]
+            equal, below = given.sizes.constraints(part)
+            if equal:
+                total = total + given.level(f"{part}_equal", x, y, *inputs).square().sum(-1) / (2 * width)
+            if below:
+                total = total + _soft(given.level(f"{part}_below", x, y, *inputs), width).sum(-1)
             return total
 
-        record = Record("ignore")
-        width = self.y.shape[-1] if self.on_y is None else self.on_y.basis.shape[-1]
-        problem = Objective(value, x.ndim - 1)
-        solver = LBFGS(max_steps=500)
-        u = Implicit(Direct()).attach(problem, solver.solve, x.new_zeros(*x.shape[:-1], width), (x, *inputs), record)
-        y = lift(u, x, *inputs)
-        assert record.certificate is not None
-        lost = record.certificate.failed.to(y.device) & ~y.isfinite().all(-1)
-        self.y = torch.where(y.isfinite().all(-1, keepdim=True), y, self.y).detach()
-        return torch.where(lost.unsqueeze(-1), torch.nan, y)
+        x, y = self.x.shape[-1], self.y.shape[-1]
+        return replace(given, level=level, sizes=Sizes(x, y, 0, 0, y, 0, 0))
 
-    def _inside(self, x: Tensor, y: Tensor) -> Tensor:
-        """A point near ``y`` that is strictly inside the follower's inequalities, where there is one."""
-        if not self.problem.sizes.below:
-            return y
-        return self._enter_level(y, self.on_y, lambda free: self.problem.level("follower_below", x, free, *self.inputs))
+    def multipliers(self, softness: float | None = None) -> Tensor:
+        """``s`` with the multipliers of the soft constraints, or zero, and the others that fit them best."""
+        sizes = self.problem.sizes
 
-    def _enter_level(self, start: Tensor, affine: Affine | None, constraint: calculus.Function) -> Tensor:
-        """Leave the inequalities' outside by least squares on their violations."""
-        depth = constraint(start).detach()
-        size = torch.where(depth.isfinite(), depth.abs(), 1.0).clamp(1e-3, 1.0)
-        if not bool((depth > -1e-6 * size).any()):
-            return start
-        outside = (depth > -1e-6 * size).any(-1)
+        def dual(level: str, kind: str, size: int) -> Tensor:
+            if not size or softness is None:
+                return self.x.new_zeros(*self.x.shape[:-1], size)
+            constraint = self.problem.level(f"{level}_{kind}", self.x, self.y, *self.inputs).detach()
+            slope = constraint / softness if kind == "equal" else _soft_slope(constraint, softness)
+            return self.units[level].unsqueeze(-1) * slope
 
-        def value(u: Tensor) -> Tensor:
-            point = start + u if affine is None else affine.lift(start, u)
-            return 0.5 * (constraint(point) / size + 2 * _WIDTH).clamp_min(0).square().sum(-1)
+        s = torch.cat(
+            [
+                self.x,
+                self.y,
+                dual("follower", "equal", sizes.equal),
+                dual("follower", "below", sizes.below),
+                self.x.new_zeros(*self.x.shape[:-1], sizes.adjoint),
+                dual("leader", "equal", sizes.leader_equal),
+                dual("leader", "below", sizes.leader_below),
+            ],
+            -1,
+        )
+        begin = s.shape[-1] - sizes.adjoint - sizes.leader_equal - sizes.leader_below
+        matrix = hessian(self.problem, s, self.inputs)[..., :begin, begin : begin + sizes.adjoint]
+        finite = matrix.isfinite().all(-1).all(-1)
+        gap = residual(self.problem, s, self.inputs)[..., :begin].nan_to_num()
+        best = _times(torch.linalg.pinv(torch.where(finite[..., None, None], matrix, 0.0)), gap)
+        s[..., begin : begin + sizes.adjoint] -= best
+        return s
 
-        width = start.shape[-1] if affine is None else affine.basis.shape[-1]
-        zero = start.new_zeros(*start.shape[:-1], width)
-        u, _ = LBFGS(rtol=1e-8, atol=1e-12, max_steps=500).solve(Objective(value, start.ndim - 1), zero, ())
-        moved = start + u if affine is None else affine.lift(start, u)
-        inside = (constraint(moved) < 0).all(-1)
-        return torch.where((outside & inside).unsqueeze(-1), moved, start).detach()
+    def _violation(self) -> Tensor:
+        """The largest violation of a constraint ``(*batch)``."""
+        found = [self.x.new_zeros(*self.x.shape[:-1], 1)]
+        for part in ("follower_equal", "follower_below", "leader_equal", "leader_below"):
+            constraint = self.problem.level(part, self.x, self.y, *self.inputs).detach()
+            found.append(constraint.abs() if part.endswith("equal") else constraint.clamp_min(0))
+        return torch.cat(found, -1).amax(-1)
 
-    # The leader ---------------------------------------------------------------------------------------------------
 
-    def _outer(self, x: Tensor, y: Tensor, barrier: float, inputs: tuple[Tensor, ...]) -> Tensor:
-        total = self.problem.level("leader", x, y, *inputs)
-        if self.problem.sizes.leader_below:
-            depth = self.problem.level("leader_below", x, y, *inputs)
-            total = total - barrier * self.leader_unit * log_slack(depth)
-        return total
+@dataclass(frozen=True)
+class _Reduced(Objective):
+    """The leader's objective with the follower's answer in it, and its Hessian."""
 
-    def _minimise(self, barrier: float, rtol: float | None, objective: LeaderObjective) -> tuple[Tensor, Tensor]:
-        base = self.x
+    hessian: calculus.Function = field(kw_only=True)
 
-        def lift(u: Tensor) -> Tensor:
-            return base + u if self.on_x is None else self.on_x.lift(base, u)
+    def jacobian(self, y: Tensor, *inputs: Tensor) -> Tensor:
+        """The Hessian."""
+        return self.hessian(y)
 
-        def value(u: Tensor, *inputs: Tensor) -> Tensor:
-            x = lift(u)
-            y = self._respond(x, barrier, inputs)
-            return objective(x, y, barrier, inputs)
 
-        width = base.shape[-1] if self.on_x is None else self.on_x.basis.shape[-1]
-        solver = LBFGS(rtol=rtol, atol=rtol and 1e-2 * rtol, max_steps=self.max_steps)
-        u, _ = solver.solve(Objective(value, base.ndim - 1), base.new_zeros(*base.shape[:-1], width), self.inputs)
-        x = lift(u)
-        x = torch.where(x.isfinite().all(-1, keepdim=True), x, base)
-        y = self._respond(x, barrier, self.inputs)
-        return x.detach(), torch.where(y.isfinite().all(-1, keepdim=True), y, self.y).detach()
+class _Answer(NamedTuple):
+    """The follower's answer to ``x``, and what the leader wants to know of it."""
 
-    def _enter(self) -> None:
-        """Find a start strictly inside both levels' inequalities."""
-        level, sizes = self.problem.level, self.problem.sizes
-        if self.on_y is not None:
-            self.y = self.on_y.project(self.y, level("follower_equal", self.x, self.y, *self.inputs)).detach()
-        if sizes.leader_below:
-            size = level("leader_below", self.x, self.y, *self.inputs).detach().abs().clamp(1e-3, 1.0)
+    x: Tensor
+    y: Tensor
+    adjoint: Tensor  # multipliers of the follower's conditions, (*batch, ny)
+    rate: Tensor  # dy/dx, (*batch, ny, nx)
 
-            def violation(x: Tensor, y: Tensor, barrier: float, inputs: tuple[Tensor, ...]) -> Tensor:
-                depth = level("leader_below", x, y, *inputs) / size
-                return 0.5 * (depth + 2 * _WIDTH).clamp_min(0).square().sum(-1)
 
-            if bool((level("leader_below", self.x, self.y, *self.inputs) >= 0).any()):
-                self.x, self.y = self._minimise(1e-2, 1e-8, violation)
-            self.infeasible |= ~(level("leader_below", self.x, self.y, *self.inputs) < 0).all(-1)
-        if sizes.below:
-            self.y = self._inside(self.x, self.y)
-            self.infeasible |= ~(level("follower_below", self.x, self.y, *self.inputs) < 0).all(-1)
+class _View:
+    """A program without constraints as its leader sees it."""
+
+    def __init__(self, soft: TwoLevel, inputs: tuple[Tensor, ...], y: Tensor, rtol: float) -> None:
+        self.soft, self.inputs, self.y = soft, inputs, y
+        self.accuracy = max(1e-3 * rtol, torch.finfo(y.dtype).eps ** 0.6)
+        self.anchor: _Answer | None = None
+        self.last: _Answer | None = None
+
+    def value(self, x: Tensor) -> Tensor:
+        """The leader's objective ``(*batch)``; its first derivative is right."""
+        answer = self._answer(x.detach())
+        return self._lagrangian(x, answer.y, answer.adjoint)
+
+    def hessian(self, x: Tensor) -> Tensor:
+        """Its second derivative ``(*batch, nx, nx)``; from here on the follower is looked for along its tangent."""
+        self.anchor = answer = self._answer(x)
+        sizes = [x.shape[-1], answer.y.shape[-1]]
+
+        def slope(joint: Tensor) -> Tensor:
+            def lagrangian(free: Tensor) -> Tensor:
+                x, y = free.split(sizes, -1)
+                return self._lagrangian(x, y, answer.adjoint)
+
+            return calculus.gradient(lagrangian, joint)
+
+        whole = calculus.jacobian(slope, torch.cat([x, answer.y], -1))
+        unit = torch.eye(sizes[0], dtype=x.dtype, device=x.device).expand(*x.shape, sizes[0])
+        along = torch.cat([unit, answer.rate], -2)
+        reduced = along.mT @ whole @ along
+        return 0.5 * (reduced + reduced.mT)
+
+    def respond(self, x: Tensor) -> Tensor:
+        """The follower's answer ``(*batch, ny)``, NaN where it could not be found."""
+        begin = self.y
+        if self.anchor is not None:
+            ahead = self.anchor.y + _times(self.anchor.rate, x - self.anchor.x)
+            with torch.no_grad():
+                better = self.follower(ahead, x) < self.follower(self.anchor.y, x)
+            begin = torch.where(better.unsqueeze(-1), ahead, self.anchor.y)
+        problem = Objective(self.follower, self.soft.batch_dims)
+        solver = Newton(0.0, self.accuracy, _FOLLOWER_STEPS)
+        y, certificate = solver.solve(problem, begin, (x,))
+        return torch.where(certificate.failed.to(x.device).unsqueeze(-1), torch.nan, y)
+
+    def follower(self, y: Tensor, x: Tensor) -> Tensor:
+        """The follower's objective."""
+        return self.soft.level("follower", x, y, *self.inputs)
+
+    def leader(self, x: Tensor, y: Tensor) -> Tensor:
+        """The leader's."""
+        return self.soft.level("leader", x, y, *self.inputs)
+
+    def _answer(self, x: Tensor) -> _Answer:
+        if self.last is None or not torch.equal(self.last.x, x):
+            y = self.respond(x)
+            sizes = [x.shape[-1], y.shape[-1]]
+
+            def conditions(joint: Tensor) -> Tensor:
+                x, y = joint.split(sizes, -1)
+                return calculus.gradient(self.follower, y, x)
+
+            across, own = calculus.jacobian(conditions, torch.cat([x, y], -1)).split(sizes, -1)
+            factor = Cholesky.of(own)
+            _, slope = calculus.value_and_gradient(lambda free: self.leader(x, free), y)
+            adjoint = -factor.solve(slope, transposed=False)
+            adjoint = torch.where(factor.defective.unsqueeze(-1), torch.nan, adjoint)
+            rate = -factor.solve(across.movedim(-1, 0), transposed=False).movedim(0, -1)
+            self.last = _Answer(x, y, adjoint, rate)
+        return self.last
+
+    def _lagrangian(self, x: Tensor, y: Tensor, adjoint: Tensor) -> Tensor:
+        conditions = calculus.gradient(self.follower, y, x)
+        return self.leader(x, y) + (adjoint * conditions).sum(-1)
+
+
+def _soft(constraint: Tensor, width: float) -> Tensor:
+    """The least of ``(c + s)^2 / (2 width) - width log s`` over slacks ``s``, up to a constant."""
+    # The smaller root without cancellation; abs() would have no second derivative at zero.
+    size = torch.where(constraint > 0, constraint, -constraint) + (constraint.square() + 4 * width**2).sqrt()
+    half = torch.where(constraint > 0, size / (4 * width), width / size)
+    return constraint * half + width * (constraint / (2 * width)).asinh()
+
+
+def _soft_slope(constraint: Tensor, width: float) -> Tensor:
+    """Its derivative, which is the constraint's multiplier."""
+    size = constraint.abs() + (constraint.square() + 4 * width**2).sqrt()
+    return torch.where(constraint > 0, size / (2 * width), 2 * width / size)
 
 
 def _times(matrix: Tensor, vector: Tensor) -> Tensor:
     product: Tensor = matrix @ vector.unsqueeze(-1)
     return product.squeeze(-1)
-
-
-def log_slack(constraint: Tensor) -> Tensor:
-    """``sum log(-constraint)`` over the last dimension, NaN outside."""
-    return (-constraint).log().sum(-1)

@@ -72,8 +72,9 @@ class Reading(ABC):
             self.parameters = dict(self.function.named_parameters())
         self._check_placement()
         self.captured: list[Tensor] = []
-        self._shape(tree)
-        self._find_captured()
+        with calculus.precise(self.device):
+            self._shape(tree)
+            self._find_captured()
 
     @abstractmethod
     def _shape(self, tree: Any) -> None:
@@ -181,7 +182,8 @@ class Reading(ABC):
             raise InputError(f"gradient is {rule!r}; wanted one of bigrad.gradients, such as gradients.Implicit()")
         record = Record(check_on_failure(on_failure), warm=warm)
         start = self._warmed(warm)
-        y = rule.attach(self.problem(), _Run(self, solver), start, self._tensors(), record)
+        with calculus.precise(self.device):
+            y = rule.attach(self.problem(), _Run(self, solver), start, self._tensors(), record)
         if warm is not None:
             warm.solution = y.detach()
         return self._answer(y), None if calculus.transforming() else record.certificate

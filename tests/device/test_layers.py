@@ -10,14 +10,21 @@ import torch
 from torch import Tensor
 
 import bigrad.layers
-from bigrad import Certificate, InputError
+from bigrad import Certificate, Constraints, InputError
 from bigrad.gradients import Implicit
-from bigrad.layers import ArgMin, SoftBellman, SoftResponse
+from bigrad.layers import (
+    ArgMin,
+    Bilevel,
+    ConvexProgram,
+    FixedPoint,
+    QuadraticProgram,
+    Root,
+    SoftBellman,
+    SoftResponse,
+)
 from bigrad.linear import CG, Direct, Operator
 from bigrad.mdp import LeastSquaresCritic, Rollouts, Segments, Trace
 from bigrad.solvers import LBFGS, GradientDescent
-
-from .pretend import count_syncs
 
 D = torch.float64
 
@@ -39,6 +46,43 @@ class Owner(torch.nn.Module):
         return (self.weight * (y - self.target - x) ** 2).sum() + (y**4).sum()
 
 
+class Bent(torch.nn.Module):
+    """A contraction with a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(3, 3, dtype=D)
+        with torch.no_grad():
+            self.linear.weight.copy_(0.2 * numbers(3, 3))
+            self.linear.bias.copy_(numbers(3))
+
+    def forward(self, y: Tensor, x: Tensor) -> Tensor:
+        return self.linear(y).tanh() + x
+
+
+def leader(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    return ((y - z) ** 2).sum(-1) + 0.5 * ((x - 1) ** 2).sum(-1)
+
+
+def follower(y: Tensor, x: Tensor, z: Tensor) -> Tensor:
+    return ((y - x * z.exp()) ** 2).sum(-1) + 0.1 * (y**4).sum(-1)
+
+
+PAIR = (torch.zeros(3, dtype=D), torch.zeros(3, dtype=D))
+BOUNDS = {
+    "leader_constraints": Constraints(equality=lambda x, y, z: x.sum(-1, keepdim=True) - 1),
+    "follower_constraints": Constraints(upper=0.5),
+}
+
+
+def projection() -> ConvexProgram:
+    """The nearest non-negative vector."""
+    import cvxpy
+
+    y, point = cvxpy.Variable(3), cvxpy.Parameter(3)
+    return ConvexProgram(cvxpy.Problem(cvxpy.Minimize(cvxpy.sum_squares(y - point)), [y >= 0]), [point], [y])
+
+
 class Features(torch.nn.Module):
     """A reward model."""
 
@@ -58,7 +102,9 @@ def numbers(*shape: int) -> Tensor:
     return torch.sin(torch.arange(torch.Size(shape).numel(), dtype=D) ** 1.5).reshape(shape)
 
 
-def moved(make: Callable[[], torch.nn.Module], *inputs: Tensor) -> Callable[[torch.device], tuple[Tensor, ...]]:
+def moved(
+    make: Callable[[], torch.nn.Module], *inputs: Tensor, order: int = 2
+) -> Callable[[torch.device], tuple[Tensor, ...]]:
     """Value, gradients and second derivatives of a layer, computed on a device and brought back."""
 
     def run(device: torch.device) -> tuple[Tensor, ...]:
@@ -68,15 +114,27 @@ def moved(make: Callable[[], torch.nn.Module], *inputs: Tensor) -> Callable[[tor
         parts = list(out) if isinstance(out, tuple) else [out]
         assert all(part.device == free[0].device for part in parts)
         leaves = [*free, *layer.parameters()]
-        first = torch.autograd.grad(sum(part.pow(2).sum() for part in parts), leaves, create_graph=True)
-        second = torch.autograd.grad(sum(part.pow(2).sum() for part in first), leaves)
-        assert all(tensor.device == leaf.device for tensor, leaf in zip((*first, *second), leaves * 2, strict=True))
-        if isinstance(layer, ArgMin | SoftBellman):
-            assert layer.certificate is not None
-            assert layer.certificate.status.device.type == "cpu"
+        first = torch.autograd.grad(sum(part.pow(2).sum() for part in parts), leaves, create_graph=order > 1)
+        second = torch.autograd.grad(sum(part.pow(2).sum() for part in first), leaves) if order > 1 else ()
+        assert all(tensor.device == leaf.device for tensor, leaf in zip((*first, *second), leaves * order, strict=True))
+        assert isinstance(layer.certificate, Certificate)
+        assert_on_the_host(layer.certificate)
         return tuple(tensor.detach().cpu() for tensor in (*parts, *first, *second))
 
     return run
+
+
+def assert_on_the_host(certificate: Certificate) -> None:
+    """A certificate is read where the decisions are made."""
+    assert certificate.factor is None
+    spectrum = (*(certificate.ritz or ()), *(certificate.triangle or ()))
+    numbers = (certificate.status, certificate.stationarity, certificate.tolerance, certificate.steps)
+    for tensor in (*numbers, certificate.feasibility, certificate.margin, certificate.condition, *spectrum):
+        assert tensor is None or tensor.device.type == "cpu"
+    assert repr(certificate)
+    assert certificate.message()
+    if certificate.adjoint is not None:
+        assert_on_the_host(certificate.adjoint)
 
 
 def transition() -> Tensor:
@@ -131,6 +189,35 @@ CASES: dict[str, tuple[str, Callable[[torch.device], tuple[Tensor, ...]]]] = {
             numbers(3, 3),
         ),
     ),
+    "fixed point": ("FixedPoint", moved(lambda: FixedPoint(Bent(), torch.zeros(3, dtype=D)), numbers(3))),
+    "fixed point, batch": (
+        "FixedPoint",
+        moved(lambda: FixedPoint(Bent(), torch.zeros(4, 3, dtype=D), batch_dims=1), numbers(4, 3)),
+    ),
+    "root": ("Root", moved(lambda: Root(lambda y, x: y**3 + y - x, torch.zeros(3, dtype=D)), numbers(3))),
+    "root, batch": (
+        "Root",
+        moved(lambda: Root(lambda y, x: y**3 + y - x, torch.zeros(4, 3, dtype=D), batch_dims=1), numbers(4, 3)),
+    ),
+    "bilevel": ("Bilevel", moved(lambda: Bilevel(leader, follower, PAIR), numbers(3))),
+    "bilevel, batch, constraints": (
+        "Bilevel",
+        moved(lambda: Bilevel(leader, follower, PAIR, **BOUNDS), 0.3 * numbers(2, 3)),
+    ),
+    "quadratic program": ("QuadraticProgram", moved(QuadraticProgram, torch.eye(3, dtype=D), numbers(4, 3))),
+    "quadratic program, constraints": (
+        "QuadraticProgram",
+        moved(
+            QuadraticProgram,
+            torch.diag(torch.tensor([1.0, 2.0, 0.0], dtype=D)) + 0.1,
+            numbers(4, 3),
+            torch.ones(1, 3, dtype=D),
+            torch.ones(1, dtype=D),
+            torch.cat([-torch.eye(3, dtype=D), torch.eye(3, dtype=D)]),
+            torch.tensor([0.0] * 3 + [0.7] * 3, dtype=D),
+        ),
+    ),
+    "convex program": ("ConvexProgram", moved(projection, numbers(4, 3), order=1)),
     "soft bellman": (
         "SoftBellman",
         moved(lambda: SoftBellman(transition(), discount=0.9, temperature=0.5), numbers(3, 4, 2)),
@@ -169,8 +256,8 @@ def test_a_planted_mix_in_an_objective_is_caught(device: torch.device) -> None:
 
 def test_a_planted_mix_in_a_linear_solver_is_caught(device: torch.device) -> None:
     class Forgetful(CG):
-        def solve(self, operator: Operator, b: Tensor) -> tuple[Tensor, Certificate]:
-            return super().solve(operator, b + torch.zeros(b.shape, dtype=b.dtype))
+        def solve(self, operator: Operator, b: Tensor, start: Tensor | None = None) -> tuple[Tensor, Certificate]:
+            return super().solve(operator, b + torch.zeros(b.shape, dtype=b.dtype), start)
 
     x = numbers(3).to(device).requires_grad_()
     layer = ArgMin(ridge, torch.zeros(3, dtype=D), gradient=Implicit(Forgetful())).to(device)
@@ -183,6 +270,12 @@ def test_a_layer_left_on_the_cpu_says_so(device: torch.device) -> None:
         ArgMin(ridge, torch.zeros(3, dtype=D))(numbers(3).to(device), numbers(3, 3).to(device))
     with pytest.raises(InputError, match="move one with"):
         SoftBellman(transition(), discount=0.9, temperature=0.5)(numbers(4, 2).to(device))
+    with pytest.raises(InputError, match="move one with"):
+        FixedPoint(Bent(), torch.zeros(3, dtype=D, device=device))(numbers(3).to(device))
+    with pytest.raises(InputError, match="move one with"):
+        Bilevel(leader, follower, PAIR)(numbers(3).to(device))
+    with pytest.raises(InputError, match="move one with"):
+        QuadraticProgram()(torch.eye(3, dtype=D), numbers(3).to(device))
 
 
 def test_a_copied_layer_moves_alone(device: torch.device) -> None:
@@ -190,14 +283,3 @@ def test_a_copied_layer_moves_alone(device: torch.device) -> None:
     twin = copy.deepcopy(layer).to(device)
     assert twin(numbers(3).to(device)).device.type == device.type
     assert layer(numbers(3)).device.type == "cpu"
-
-
-def test_a_step_of_the_solvers_synchronises_a_bounded_number_of_times(device: torch.device) -> None:
-    """L-BFGS asks the host once whether any problem is live, once a trial, and once whether any is doubtful."""
-    x, design = numbers(4, 3).to(device), numbers(3, 3).to(device)
-    layer = ArgMin(ridge, torch.zeros(3, dtype=D)).to(device)
-    layer(x, design)
-    with count_syncs() as syncs:
-        layer(x, design)
-    assert layer.certificate is not None
-    assert int(syncs) <= 6 * int(layer.certificate.steps.max()) + 20
