@@ -70,7 +70,7 @@ def bilevel(
         >>> follower = lambda y, x, costs: duopoly(y, x, costs[1])
         >>> start = (torch.ones(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64))
         >>> x, y = bigrad.bilevel(leader, follower, start, costs)
-        >>> float(x), float(y)
+        >>> round(x.item(), 9), round(y.item(), 9)
         (46.0, 26.0)
     """
     reading = BilevelReading(Levels(leader, follower, leader_constraints, follower_constraints), init, inputs)
@@ -170,6 +170,8 @@ class BilevelReading(Reading):
         x, y = trees
         self.of_x, self.of_y = Structure.of(x, len(batch)), Structure.of(y, len(batch))
         x, y = self.of_x.ravel(x), self.of_y.ravel(y)
+        if not (x.shape[-1] and y.shape[-1]):
+            raise InputError(f"init has {x.shape[-1]} and {y.shape[-1]} numbers for x and y; wanted at least one each")
         shapes = {}
         for part in _PARTS:
             with torch.no_grad():

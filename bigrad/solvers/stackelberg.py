@@ -60,7 +60,7 @@ class Stackelberg(Solver):
         scaled, ratio = problem.in_units(fitted, *inputs)
         wanted = tolerance(self.rtol, self.atol, residual(scaled, fitted / ratio, inputs).norm(dim=-1))
         end = _End.open(fitted, wanted).improved(scaled, ratio, fitted / ratio, inputs, wanted)
-        if bool((problem.split(start).adjoint != 0).any()):
+        if bool((start[..., problem.sizes.x + problem.sizes.y :] != 0).any()):
             end = self._finish(problem, start, inputs, wanted, end)
         for softness, rtol in descent.stages():
             waiting = ~end.good & wanted.isfinite() & (end.steps < self.max_steps)
@@ -96,7 +96,8 @@ class Stackelberg(Solver):
         certificate = outcome(done, end.norm.isfinite(), floor, exhausted, end.norm, wanted, end.steps)
         status, curvature = certificate.status, end.curvature.cpu()
         own = curvatures(problem, s, inputs)[1].cpu()
-        certificate.status = torch.where(certificate.failed, status, curvature)
+        unproven = ~certificate.failed & (curvature != Status.CONVERGED)
+        certificate.status = torch.where(unproven, curvature, status)
         lost = certificate.failed & (status != Status.NON_FINITE)
         for where, code in (
             (own != Status.CONVERGED, own),

@@ -237,14 +237,12 @@ def test_a_symmetric_indefinite_system(linear: LinearSolver | None) -> None:
     torch.testing.assert_close(z[:-1], torch.full((5,), 0.2, dtype=D))
 
 
-@pytest.mark.parametrize(
-    "problem",
-    [Objective(rosenbrock, 0), root(network(size=260)), Stationary(stationarity, 0)],
-    ids=["minimum", "root", "saddle"],
-)
+LARGE = [Objective(rosenbrock, 0), root(network(size=260)), Stationary(stationarity, 0)]
+
+
+@pytest.mark.parametrize("problem", LARGE, ids=["minimum", "root", "saddle"])
 def test_above_256_unknowns_products_do(problem: Objective | Equation) -> None:
-    start = torch.full((260,), 0.9 if isinstance(problem, Objective) else 0.0, dtype=D)
-    y, certificate = Newton().solve(problem, start, ())
+    y, certificate = Newton().solve(problem, torch.full((260,), 0.9 * isinstance(problem, Objective), dtype=D), ())
     assert not certificate.failed
     assert certificate.factor is None
     assert problem.residual(y).norm() <= float(certificate.tolerance) * (1 + 1e-6)
