@@ -28,7 +28,7 @@ class ArgMin(Solved):
         >>> layer = ArgMin(lambda w, X, y: ((X @ w - y) ** 2).sum() + (w**2).sum(), torch.zeros(2))
         >>> X = torch.eye(2, requires_grad=True)
         >>> layer(X, torch.tensor([2.0, 4.0])).detach()
-        tensor([1.0000, 2.0000])
+        tensor([1., 2.])
     """
 
     word = "objective"

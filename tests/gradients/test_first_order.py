@@ -189,7 +189,7 @@ def test_float32() -> None:
 
 def test_a_loose_solver_is_caught_by_the_estimate() -> None:
     x = ENTROPY.x.clone().requires_grad_()
-    loose = LBFGS(rtol=0.0, atol=1e-2)
+    loose = LBFGS(rtol=0.0, atol=1e-2, finish=None)
     layer = layer_of(ENTROPY, solver=loose, gradient=FirstOrder())
     with pytest.raises(NotConverged, match=r"relative error.*wanted 0\.01.*tighten the solver") as caught:
         torch.autograd.grad(layer(x).sum(), x)
