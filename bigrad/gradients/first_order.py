@@ -240,5 +240,5 @@ def _squares(part: Tensor, batch: torch.Size) -> Tensor:
     common = 0
     while common < min(part.ndim, len(batch)) and part.shape[common] == batch[common]:
         common += 1
-    squares = part.reshape(*batch[:common], -1).square().sum(-1)
+    squares = part.square().unsqueeze(-1).flatten(common).sum(-1)
     return squares.reshape(squares.shape + (1,) * (len(batch) - common))

@@ -176,10 +176,10 @@ def _unrolled(task: _Task, start: Tensor, *inputs: Tensor) -> Tensor:
     else:
         parts, _ = detached(task.warm_up, task.problem, (start, before), inputs)
     # torch.func cannot work with what is computed again in backward, and can nest plain operations only.
-    most = task.recorded
-    length = most if calculus.transforming() else math.isqrt(max(most - 1, 0)) + 1
+    most = max(task.recorded, 1)  # a span without a step for an empty batch, so that there is a graph
+    length = most if calculus.transforming() else math.isqrt(most - 1) + 1
     for first in range(0, most, length):
-        span = _Span(task.problem, task.steps, counts, first, min(first + length, most))
+        span = _Span(task.problem, task.steps, counts, first, min(first + length, task.recorded))
         parts = span(parts[0], parts[1:], inputs) if calculus.transforming() else _again(span, parts, inputs)
     return parts[0]
 

@@ -126,8 +126,8 @@ class ConvexProgram(nn.Module):
         shapes: dict[torch.Size, str] = {}
         for value, parameter in zip(values, self._given, strict=True):
             name, shape = parameter.name(), tuple(parameter.shape)
-            if not (isinstance(value, Tensor) and value.is_floating_point()):
-                kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            if not (isinstance(value, Tensor) and value.is_floating_point() and value.device.type != "meta"):
+                kind = f"{value.dtype} on {value.device}" if isinstance(value, Tensor) else type(value).__name__
                 raise InputError(f"ConvexProgram: the value of {name} must be a real floating tensor, found {kind}")
             lead = value.ndim - len(shape)
             if lead < 0 or tuple(value.shape[lead:]) != shape or not value.numel():

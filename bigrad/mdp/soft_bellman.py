@@ -197,6 +197,8 @@ def _aligned(
         if tensor.device != reward.device and tensor.ndim > 0:
             raise InputError(f"{name} is on {tensor.device} and reward on {reward.device}: move one with .to()")
         numbers[name] = tensor.to(reward.device)
+    if reward.device.type == "meta":
+        raise InputError("reward is on the meta device, which holds no numbers: give it some with .to_empty()")
     inputs = (reward, *numbers.values())
     rank = max(x.ndim - events for x, events in zip(inputs, _EVENTS, strict=True))
     try:

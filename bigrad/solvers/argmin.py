@@ -14,8 +14,9 @@ from ..equation import Objective
 from ..errors import InputError
 from ..gradients import GradientRule, Implicit, WarmStart
 from ..tree import tensors_of, tree_map
+from .coupling import COUPLED, coupled
 from .lbfgs import LBFGS
-from .reading import COUPLED, Init, Reading, coupled
+from .reading import Init, Reading
 from .solver import Solver
 
 

@@ -14,6 +14,7 @@ from ..constraints import Constraints
 from ..errors import InputError
 from ..gradients import GradientRule, Implicit, WarmStart
 from ..tree import Structure, tensors_of, tree_map
+from .coupling import COUPLED, coupled
 from .reading import Init, Reading
 from .solver import Solver
 from .stackelberg import Stackelberg
@@ -160,25 +161,42 @@ class BilevelReading(Reading):
     def _shape(self, tree: Any) -> None:
         if not (isinstance(tree, (tuple, list)) and len(tree) == 2):
             raise InputError("init must be a pair (x0, y0) of the leader's and the follower's start")
-        x, y = tree
-        batch = self._flat(self._try(("leader", x, y))).shape
+        batch = self._flat(self._try(("leader", *tree))).shape
         self.batch_dims = len(batch)
-        trees = []
-        for own in (x, y):
-            fits = all(leaf.shape[: len(batch)] == batch for leaf in tensors_of(own, "init"))
-            trees.append(own if fits else tree_map(lambda leaf: leaf.expand((*batch, *leaf.shape)), own))
-        x, y = trees
+        fits = [all(leaf.shape[: len(batch)] == batch for leaf in tensors_of(own, "init")) for own in tree]
+        expanded = [tree_map(lambda leaf: leaf.expand((*batch, *leaf.shape)), own) for own in tree]
+        chosen = [own if fit else other for own, other, fit in zip(tree, expanded, fits, strict=True)]
+        ambiguous = bool(batch) and any(fits)  # a start without a batch may happen to begin with the batch's size
+        try:
+            complaint = self._complaint(chosen, batch, probe=ambiguous)
+        except RuntimeError:
+            if not (ambiguous and self._takes(expanded, batch)):
+                raise
+            return
+        if complaint and not (ambiguous and self._takes(expanded, batch)):
+            raise InputError(complaint)
+
+    def _takes(self, start: list[Any], batch: torch.Size) -> bool:
+        """Whether the levels see that many independent programs in this start, which is then the start."""
+        try:
+            return self._complaint(start, batch, probe=True) is None
+        except RuntimeError:
+            return False
+
+    def _complaint(self, start: list[Any], batch: torch.Size, *, probe: bool) -> str | None:
+        """Adopt a start in its full shape; what speaks against it, coupled programs included where to ``probe``."""
+        x, y = start
         self.of_x, self.of_y = Structure.of(x, len(batch)), Structure.of(y, len(batch))
         x, y = self.of_x.ravel(x), self.of_y.ravel(y)
         if not (x.shape[-1] and y.shape[-1]):
-            raise InputError(f"init has {x.shape[-1]} and {y.shape[-1]} numbers for x and y; wanted at least one each")
+            return f"init has {x.shape[-1]} and {y.shape[-1]} numbers for x and y; wanted at least one each"
         shapes = {}
         for part in _PARTS:
             with torch.no_grad():
                 shapes[part] = self.level(part, x, y, *self._tensors()).shape
         for part in ("leader", "follower"):
             if shapes[part] != batch:
-                raise InputError(
+                return (
                     f"the {part}'s value has shape {tuple(shapes[part])}, the leader's has {tuple(batch)}: return one "
                     "number per independent program from both"
                 )
@@ -188,6 +206,11 @@ class BilevelReading(Reading):
             shapes["leader_equal"][-1], shapes["leader_below"][-1],
         )  # fmt: skip
         self.start = torch.cat([x, y, x.new_zeros(*batch, sum(self.sizes[2:]))], -1)
+        if probe and calculus.transforming():
+            self.probe = True  # it cannot be tried here: the solve must at least not take the wrong one
+        elif probe and coupled(self.problem(), self.start, tuple(tensor.detach() for tensor in self._tensors())):
+            return COUPLED.format(f"of shape {tuple(batch)} ")
+        return None
 
     def _answer(self, y: Tensor) -> tuple[Any, Any]:
         parts = self.problem().split(y)

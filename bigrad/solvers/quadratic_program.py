@@ -77,6 +77,8 @@ def _aligned(
             raise InputError(f"{name} is {x.dtype} and Q is {tensors['Q'].dtype}: convert one with .to()")
         if x.device != tensors["Q"].device:
             raise InputError(f"{name} is on {x.device} and Q on {tensors['Q'].device}: move one with .to()")
+        if x.device.type == "meta":
+            raise InputError(f"{name} is on the meta device, which holds no numbers: give it some with .to_empty()")
     n = q.shape[-1] if q.ndim else 0
     if n == 0:
         raise InputError(f"q has shape {tuple(q.shape)}; wanted (*batch, n) with at least one variable")
@@ -105,7 +107,7 @@ def _aligned(
 
 def _raised(x: Tensor) -> Tensor:
     """Half precision under autocast is solved in float32."""
-    if x.dtype in _HALF and torch.is_autocast_enabled(x.device.type):
+    if x.dtype in _HALF and x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):
         return x.float()
     return x
 

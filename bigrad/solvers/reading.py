@@ -16,17 +16,11 @@ from ..equation import Problem
 from ..errors import InputError, UnsupportedError
 from ..gradients import GradientRule, Record, WarmStart
 from ..tree import Arguments, Structure, tensors_of, tree_map
+from .coupling import COUPLED, coupled
 from .custom import Custom
-from .solver import Solver
+from .solver import Solver, note_jumps
 
 Init = Any  # nested tensors, or a callable of the inputs that returns them
-
-COUPLED = (
-    "the value {}means as many independent problems, but what one returns depends on the variables of another: return "
-    "one number for a coupled problem (.sum()), or remove what couples them (a batch norm in training mode, a mean "
-    "over the batch); an init without batch dimensions that begins with the batch's size is ambiguous under "
-    "torch.func: expand it"
-)
 
 
 @dataclass
@@ -59,6 +53,8 @@ class Reading(ABC):
         tree = self.init(*self.inputs) if callable(self.init) else self.init
         leaves = tensors_of(tree, "init")
         self.dtype, self.device = leaves[0].dtype, leaves[0].device
+        if self.device.type == "meta":
+            raise InputError("init is on the meta device, which holds no numbers: give it some with .to_empty()")
         tree = tree_map(torch.Tensor.detach, tree)
         self.arguments = Arguments.of(self.inputs)
         if torch.is_autocast_enabled(self.device.type):
@@ -208,7 +204,8 @@ class Reading(ABC):
                 f"the warm start holds a solution of shape {tuple(warm.solution.shape)}, this call's is "
                 f"{tuple(self.start.shape)}: use another gradients.WarmStart()"
             )
-        return warm.solution.to(self.start)
+        sound = warm.solution.isfinite().all(-1, keepdim=True)  # a failed solve may have left what is no start
+        return torch.where(sound, warm.solution, self.start).to(self.start)
 
     def on_user_terms(
         self, call: Callable[..., Any], problem: Problem, start: Tensor, tensors: tuple[Tensor, ...]
@@ -265,32 +262,9 @@ class _Run:
             certificate = self.solver.judge(problem, start, y, inputs)
         else:
             y, certificate = self.solver.solve(problem, start, inputs)
+        note_jumps(problem, y, inputs, certificate)
         certificate.what = reading.what
         return y, certificate
-
-
-def coupled(problem: Problem, y: Tensor, inputs: tuple[Tensor, ...]) -> bool:
-    """Whether what one problem returns depends on another's variables, tried at two points.
-
-    Weighting what they return must weight each problem's gradient by its own weight and nothing else.
-    """
-    function = problem.primitive
-    if problem.batch_dims == 0 or y.numel() <= y.shape[-1]:
-        return False
-    place = torch.arange(y.numel(), device=y.device, dtype=torch.float64).reshape(y.shape)
-    wiggle = ((place + 1) * 0.6180339887498949 % 1).to(y.dtype) - 0.5
-    batch = y.shape[: problem.batch_dims]
-    weight = 1 + torch.arange(batch.numel(), device=y.device).reshape(batch).to(y.dtype) % 3
-    error = size = torch.zeros_like(weight)
-    for point in (y, y + 0.1 * wiggle * y.abs().clamp_min(1.0)):
-        value, pullback = calculus.linearise(lambda free: function(free, *inputs), point)
-        cotangent = torch.ones_like(value) if value.shape == batch else 1 + wiggle
-        side = weight.reshape(batch + (1,) * (value.ndim - len(batch)))
-        expected = weight.unsqueeze(-1) * pullback(cotangent)
-        error = torch.fmax(error, (pullback(side * cotangent) - expected).abs().amax(-1))
-        size = torch.fmax(size, expected.abs().amax(-1))
-    # At most one of the points is an optimum, where gradients are rounding error; NaN is left for the solve to tell.
-    return bool((error > torch.finfo(y.dtype).eps ** 0.5 * size).any())
 
 
 def _lower(dtype: torch.dtype, than: torch.dtype) -> bool:

@@ -72,16 +72,38 @@ def at_rounding_floor(gradient: Gradient, y: Tensor, g: Tensor, extent: Tensor) 
         extent: the size of the region searched, ``(*batch, n)``.
     """
     eps = torch.finfo(y.dtype).eps
-    scale = torch.maximum(y.abs(), extent)
-    # A fixed pattern of signs without a period: no random state is touched.
-    place = torch.arange(1, y.shape[-1] + 1, device=y.device, dtype=torch.float64)
-    signs = torch.where((place * 0.6180339887498949) % 1 < 0.5, -1.0, 1.0).to(y.dtype)
-    near = (gradient(y + 4 * eps * scale * signs) - g).norm(dim=-1)
-    far = (gradient(y + eps**0.5 * scale * signs) - g).norm(dim=-1)
+    scale = torch.maximum(y.abs(), extent) * _signs(y)
+    near = (gradient(y + 4 * eps * scale) - g).norm(dim=-1)
+    far = (gradient(y + eps**0.5 * scale) - g).norm(dim=-1)
     norm = g.norm(dim=-1)
     smooth_noise = torch.where(far >= 30 * near, near, 0.0)
     floor: Tensor = norm <= 30 * torch.maximum(smooth_noise, far * eps**0.5)
     return floor
+
+
+def note_jumps(problem: Problem, y: Tensor, inputs: tuple[Tensor, ...], certificate: Certificate) -> None:
+    """Mark as ``STALLED`` what converged to a gradient of zero where the gradient jumps, by how much it does.
+
+    At a kink torch's derivative is one of several: that of ``|y|`` is zero at zero. A search that begins or steps
+    there is at rest, and the implicit function theorem does not hold.
+    """
+    rest = (certificate.stationarity == 0) & ~certificate.failed
+    if not (problem.symmetric and bool(rest.any())):  # then the residual is a gradient
+        return
+    gradient, eps = residual_of(problem, inputs), torch.finfo(y.dtype).eps
+    scale = y.abs().clamp_min(1.0) * _signs(y)
+    near, far = (
+        (gradient(y + width * scale) - gradient(y - width * scale)).norm(dim=-1).cpu() for width in (4 * eps, eps**0.5)
+    )
+    jumps = rest & (near > far / 3)
+    certificate.status = torch.where(jumps, int(Status.STALLED), certificate.status)
+    certificate.stationarity = torch.where(jumps, near, certificate.stationarity)
+
+
+def _signs(y: Tensor) -> Tensor:
+    """A fixed pattern of signs ``(n,)`` without a period: no random state is touched."""
+    place = torch.arange(1, y.shape[-1] + 1, device=y.device, dtype=torch.float64)
+    return torch.where((place * 0.6180339887498949) % 1 < 0.5, -1.0, 1.0).to(y.dtype)
 
 
 def outcome(

@@ -64,6 +64,20 @@ def test_two_batch_dimensions_and_a_shared_input() -> None:
     torch.testing.assert_close(found, total, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_start_without_a_batch_that_begins_with_the_batch_s_size(size: int) -> None:
+    """As long as the batch: ``x`` has three numbers, ``y`` two."""
+    z, one = vector(size, 3, seed=4), torch.ones((), dtype=D)
+    layer = Bilevel(leader, follower, START, solver=TIGHT)
+    x, y = layer(z, one)
+    assert (x.shape, y.shape) == ((size, 3), (size, 2))
+    alone = torch.stack([joined(layer(row, one)) for row in z])
+    torch.testing.assert_close(joined((x, y)), alone, rtol=1e-10, atol=1e-11)
+    slope = torch.func.grad(lambda z: joined(layer(z, one)).sin().sum())(z)
+    each = torch.stack([torch.func.grad(lambda z: joined(layer(z, one)).sin().sum())(row) for row in z])
+    torch.testing.assert_close(slope, each, rtol=1e-8, atol=1e-10)
+
+
 def test_an_empty_batch() -> None:
     z = torch.zeros(0, 3, dtype=D, requires_grad=True)
     for constraints in ({}, ON_BOTH):
