@@ -73,9 +73,13 @@ def test_a_start_without_a_batch_that_begins_with_the_batch_s_size(size: int) ->
     assert (x.shape, y.shape) == ((size, 3), (size, 2))
     alone = torch.stack([joined(layer(row, one)) for row in z])
     torch.testing.assert_close(joined((x, y)), alone, rtol=1e-10, atol=1e-11)
-    slope = torch.func.grad(lambda z: joined(layer(z, one)).sin().sum())(z)
-    each = torch.stack([torch.func.grad(lambda z: joined(layer(z, one)).sin().sum())(row) for row in z])
-    torch.testing.assert_close(slope, each, rtol=1e-8, atol=1e-10)
+    with pytest.raises(InputError, match=r"ambiguous under torch\.func: expand it"):
+        torch.func.grad(lambda z: joined(layer(z, one)).sum())(z)
+    wide = tuple(part.expand(size, -1) for part in START)
+    slope = torch.func.grad(lambda z: joined(layer(z, one, init=wide)).sum())(z)
+    for place in range(size):
+        each = torch.func.grad(lambda z: joined(layer(z, one)).sum())(z[place])
+        torch.testing.assert_close(slope[place], each, rtol=1e-8, atol=1e-10)
 
 
 def test_an_empty_batch() -> None:
