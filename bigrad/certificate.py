@@ -95,6 +95,7 @@ class Certificate:
         what: the solve's name in messages ("argmin", "adjoint").
         status: int64 codes of :class:`Status`.
         stationarity: norm of the residual at the answer: the gradient for an argmin, ``A u - b`` for a linear solve.
+            Where a gradient of zero belongs to a kink, how far it jumps there.
         tolerance: the norm that was asked for.
         steps: iterations used.
         feasibility: largest violation of a constraint, ``None`` where there are none.

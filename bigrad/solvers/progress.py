@@ -121,8 +121,6 @@ class Progress:
         if bool(doubtful.any()):
             self.floor = self.floor | (doubtful & self._resting(self.y, self.residual))
         # So far out that one rounding of y moves it further than the first residual: what is zero there is no solution.
-        rounding = torch.finfo(self.y.dtype).eps * self.y.norm(dim=-1)
-        lost = (self.steps > 0) & (rounding > self._first)
-        self.norm = torch.where(lost, torch.maximum(self.norm, rounding), self.norm)
+        lost = (self.steps > 0) & (torch.finfo(self.y.dtype).eps * self.y.norm(dim=-1) > self._first)
         done = (self.norm <= self.wanted) & ~lost
         return self.y, outcome(done, self.finite, self.floor, self.live, self.norm, self.wanted, self.steps)
