@@ -100,7 +100,8 @@ class Certificate:
         steps: iterations used.
         feasibility: largest violation of a constraint, ``None`` where there are none.
         margin: the least of max(multiplier, slack) over the inequality constraints, ``None`` where there are none; near
-            zero a constraint is weakly active, and the derivative is one of several.
+            zero a constraint is weakly active, and the derivative is one of several. Where a leader pins its follower
+            to a constraint, the lesser of what either side of it would cost.
         adjoint: the certificate of the backward pass's linear solve, once it has run.
         ritz: diagonals and off-diagonals ``(steps, *batch)`` of the Lanczos matrix that conjugate gradients leave.
         triangle: diagonals ``(steps, *batch)``, the main one and those above it, of the triangular matrix that MINRES

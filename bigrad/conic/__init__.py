@@ -2,6 +2,6 @@
 
 from .border import inward, sealed
 from .canonical_form import Call, CanonicalForm
-from .constraints import attributes, distance, others, violation
+from .feasibility import attributes, distance, others, violation
 
 __all__ = ["Call", "CanonicalForm", "attributes", "distance", "inward", "others", "sealed", "violation"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -16,6 +16,7 @@ from ..certificate import Certificate
 from ..equation import Adjoint, Problem
 from ..errors import InputError, UnsupportedError
 from ..linear import CG, GMRES, MINRES, Direct, Kept, LinearSolver, Operator
+from .detached import lead, side_by_side
 from .rule import GradientRule, Record, Solve
 
 
@@ -169,16 +170,9 @@ class _Root(torch.autograd.Function):
         info: Any, in_dims: tuple[int | None, ...], task: _Task, start: Tensor, *inputs: Tensor
     ) -> tuple[Tensor, int]:
         # A vmapped root is a batch of independent problems, which is what the solvers solve anyway.
-        _, start_dim, *dims = in_dims
-        companions = task.problem.companions
-        moved: list[Tensor] = []
-        flags: Sequence[int | None] = [
-            0 if place < companions or dim is not None else None for place, dim in enumerate(dims)
-        ]
-        for tensor, dim, flag in zip(inputs, dims, flags, strict=True):
-            moved.append(tensor if flag is None else _lead(tensor, dim, info.batch_size))
-        batch = replace(task, problem=task.problem.vmapped(flags))
-        return _Root.apply(batch, _lead(start, start_dim, info.batch_size), *moved), 0
+        problem, moved = side_by_side(task.problem, inputs, in_dims[2:], info.batch_size)
+        batch = replace(task, problem=problem)
+        return _Root.apply(batch, lead(start, in_dims[1], info.batch_size), *moved), 0
 
 
 @wrap_torch_function(lambda task, start, *inputs: inputs)
@@ -186,8 +180,3 @@ def _root(task: _Task, start: Tensor, *inputs: Tensor) -> Tensor:
     """:class:`_Root` as an operation like any other: a function around this one finds and replaces its inputs."""
     result: Tensor = _Root.apply(task, start, *inputs)
     return result
-
-
-def _lead(tensor: Tensor, dim: int | None, size: int) -> Tensor:
-    """The mapped dimension in front; a tensor without one is repeated."""
-    return tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)

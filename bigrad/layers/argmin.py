@@ -32,6 +32,8 @@ class ArgMin(Solved):
     """
 
     word = "objective"
+    reading = ObjectiveReading
+    default = LBFGS
 
     def __init__(
         self,
@@ -42,7 +44,4 @@ class ArgMin(Solved):
         gradient: GradientRule | None = None,
         on_failure: OnFailure = "raise",
     ) -> None:
-        super().__init__(objective, init, LBFGS() if solver is None else solver, gradient, on_failure)
-
-    def _read(self, init: Any, inputs: tuple[Any, ...]) -> ObjectiveReading:
-        return ObjectiveReading(self._function, init, inputs, probe=not self._probed)
+        super().__init__(objective, init, solver, gradient, on_failure)

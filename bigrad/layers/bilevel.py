@@ -53,6 +53,7 @@ class Bilevel(Solved):
     """
 
     word = "levels"
+    default = Stackelberg
 
     def __init__(
         self,
@@ -67,30 +68,29 @@ class Bilevel(Solved):
         on_failure: OnFailure = "raise",
     ) -> None:
         levels: nn.Module = Levels(leader, follower, leader_constraints, follower_constraints)
-        default: Solver = Stackelberg()
-        self._reading: type[Reading] = BilevelReading
+        reading: type[Reading] = BilevelReading
         if isinstance(follower, ConvexProgram):
             if leader_constraints is not None or follower_constraints is not None:
                 raise InputError("Bilevel: a ConvexProgram has its constraints inside; a leader over it takes none")
             init = _first(init)
             if isinstance(leader, ConvexProgram):
-                levels, default, self._reading = MutualAnswers(leader, follower), Anderson(), MappingReading
+                levels, reading = MutualAnswers(leader, follower), MappingReading
+                solver = Anderson() if solver is None else solver
             else:
-                levels, default, self._reading = Anticipation(leader, follower), LBFGS(finish=None), ObjectiveReading
+                levels, reading = Anticipation(leader, follower), ObjectiveReading
+                solver = LBFGS(finish=None) if solver is None else solver
                 gradient = FirstOrder() if gradient is None else gradient
-        super().__init__(levels, init, default if solver is None else solver, gradient, on_failure)
+        super().__init__(levels, init, solver, gradient, on_failure)
+        self.reading = reading
 
     def forward(self, *inputs: Any, init: Any = None, warm_start: WarmStart | None = None) -> tuple[Any, Any]:
         """Solve for these inputs; ``init`` starts this one call elsewhere, ``warm_start`` where its last call ended."""
-        if self._reading is BilevelReading:
+        if self.reading is BilevelReading:
             both: tuple[Any, Any] = super().forward(*inputs, init=init, warm_start=warm_start)
             return both
         x = super().forward(*inputs, init=None if init is None else _first(init), warm_start=warm_start)
         answer: Callable[..., Any] = self.get_submodule(self.word).answer  # type: ignore[assignment]  # both have one
         return x, answer(x, *inputs)
-
-    def _read(self, init: Any, inputs: tuple[Any, ...]) -> Reading:
-        return self._reading(self._function, init, inputs, probe=not self._probed)
 
 
 def _first(init: Any) -> Any:

@@ -29,6 +29,8 @@ class Root(Solved):
     """
 
     word = "residual"
+    reading = ResidualReading
+    default = Newton
 
     def __init__(
         self,
@@ -40,11 +42,7 @@ class Root(Solved):
         gradient: GradientRule | None = None,
         on_failure: OnFailure = "raise",
     ) -> None:
-        super().__init__(residual, init, Newton() if solver is None else solver, gradient, on_failure)
-        self.batch_dims = batch_dims
-
-    def _read(self, init: Any, inputs: tuple[Any, ...]) -> ResidualReading:
-        return ResidualReading(self._function, init, inputs, probe=not self._probed, batch_dims=self.batch_dims)
+        super().__init__(residual, init, solver, gradient, on_failure, batch_dims=batch_dims)
 
 
 class FixedPoint(Solved):
@@ -65,6 +63,8 @@ class FixedPoint(Solved):
     """
 
     word = "mapping"
+    reading = MappingReading
+    default = Anderson
 
     def __init__(
         self,
@@ -76,8 +76,4 @@ class FixedPoint(Solved):
         gradient: GradientRule | None = None,
         on_failure: OnFailure = "raise",
     ) -> None:
-        super().__init__(mapping, init, Anderson() if solver is None else solver, gradient, on_failure)
-        self.batch_dims = batch_dims
-
-    def _read(self, init: Any, inputs: tuple[Any, ...]) -> MappingReading:
-        return MappingReading(self._function, init, inputs, probe=not self._probed, batch_dims=self.batch_dims)
+        super().__init__(mapping, init, solver, gradient, on_failure, batch_dims=batch_dims)

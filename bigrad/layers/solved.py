@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -22,22 +21,29 @@ class Solved(nn.Module):
     Attributes:
         certificate: how the last eager call ended.
         word: the attribute that holds the user's function.
+        reading: what reads it.
+        default: what solves where nothing is said.
+        options: what the reading is told besides.
     """
 
     word: ClassVar[str]
+    reading: type[Reading]
+    default: type[Solver]
     certificate: Certificate | None
 
     def __init__(
         self,
         function: Callable[..., Any],
         init: Any,
-        solver: Solver | Callable[..., Any],
+        solver: Solver | Callable[..., Any] | None,
         gradient: GradientRule | None,
         on_failure: OnFailure,
+        **options: Any,
     ) -> None:
         super().__init__()
+        self.options = options
         setattr(self, self.word, function)
-        self.solver = solver
+        self.solver = self.default() if solver is None else solver
         self.gradient = Implicit() if gradient is None else gradient
         self.on_failure = check_on_failure(on_failure)
         self.certificate = None
@@ -51,19 +57,11 @@ class Solved(nn.Module):
             # Buffers follow .to(device); where the search starts is no learnt state, so they are not saved.
             self.register_buffer(f"_init_{place}", leaf.detach(), persistent=False)
 
-    @abstractmethod
-    def _read(self, init: Any, inputs: tuple[Any, ...]) -> Reading:
-        """The problem for these inputs."""
-
-    @property
-    def _function(self) -> Callable[..., Any]:
-        function: Callable[..., Any] = getattr(self, self.word)
-        return function
-
     @eager
     def forward(self, *inputs: Any, init: Any = None, warm_start: WarmStart | None = None) -> Any:
         """Solve for these inputs; ``init`` starts this one call elsewhere, ``warm_start`` where its last call ended."""
-        reading = self._read(self._start() if init is None else init, inputs)
+        start = self._start() if init is None else init
+        reading = self.reading(getattr(self, self.word), start, inputs, probe=not self._probed, **self.options)
         result, self.certificate = reading.solve(self.solver, self.gradient, self.on_failure, warm_start)
         self._probed = not reading.probe
         return result
@@ -76,6 +74,6 @@ class Solved(nn.Module):
 
     def extra_repr(self) -> str:
         """What repr shows of the settings."""
-        function = self._function
+        function = getattr(self, self.word)
         name = "" if isinstance(function, nn.Module) else f"{getattr(function, '__name__', function)}, "
         return f"{name}solver={self.solver}, gradient={self.gradient}, on_failure={self.on_failure!r}"

@@ -3,7 +3,7 @@
 from .bicgstab import BiCGStab
 from .cg import CG
 from .direct import Direct
-from .factor import LU, Cholesky
+from .factor import LU, Cholesky, multiply
 from .gmres import GMRES
 from .minres import MINRES
 from .neumann import Neumann
@@ -26,4 +26,5 @@ __all__ = [
     "Nystrom",
     "Operator",
     "Preconditioner",
+    "multiply",
 ]

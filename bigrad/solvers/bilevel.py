@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from .. import calculus
 from ..certificate import OnFailure
 from ..constraints import Constraints
+from ..equation import Problem
 from ..errors import InputError
 from ..gradients import GradientRule, Implicit, WarmStart
 from ..tree import Structure, tensors_of, tree_map
 from .coupling import COUPLED, coupled
+from .leader_descent import Descent
 from .reading import Init, Reading
 from .solver import Solver
 from .stackelberg import Stackelberg
@@ -48,7 +50,8 @@ def bilevel(
         inputs: what the levels depend on: tensors, nested tensors or anything else.
         leader_constraints: what ``x`` has to respect.
         follower_constraints: what ``y`` has to respect.
-        solver: how to solve; default ``solvers.Stackelberg()``.
+        solver: how to solve; default ``solvers.Stackelberg()``. A function ``(init, *inputs) -> (x, y)`` of yours
+            serves a program without constraints: those need multipliers that it does not return.
         gradient: how to differentiate; default ``gradients.Implicit()``.
         on_failure: ``"raise"``, ``"warn"`` or ``"ignore"`` when a solve fails.
         warm_start: where this call starts, and where it leaves its answer for the next one.
@@ -220,3 +223,8 @@ class BilevelReading(Reading):
         x, y = tree
         x, y = self.of_x.ravel(x), self.of_y.ravel(y)
         return torch.cat([x, y, x.new_zeros(*x.shape[:-1], sum(self.sizes[2:]))], -1)
+
+    def completed(self, problem: Problem, y: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
+        """With the multipliers of the follower's conditions; those of constraints stay zero."""
+        assert isinstance(problem, TwoLevel)
+        return Descent(problem, inputs, y).multipliers()

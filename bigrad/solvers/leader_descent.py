@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import calculus
 from ..equation import Objective
-from ..linear import Cholesky
+from ..linear import Cholesky, multiply
 from .newton import Newton
 from .stationary_point import hessian, residual
 from .two_level import Sizes, TwoLevel
@@ -104,7 +104,7 @@ class Descent:
         matrix = hessian(self.problem, s, self.inputs)[..., :begin, begin : begin + sizes.adjoint]
         finite = matrix.isfinite().all(-1).all(-1)
         gap = residual(self.problem, s, self.inputs)[..., :begin].nan_to_num()
-        best = _times(torch.linalg.pinv(torch.where(finite[..., None, None], matrix, 0.0)), gap)
+        best = multiply(torch.linalg.pinv(torch.where(finite[..., None, None], matrix, 0.0)), gap)
         s[..., begin : begin + sizes.adjoint] -= best
         return s
 
@@ -173,7 +173,7 @@ class _View:
         """The follower's answer ``(*batch, ny)``, NaN where it could not be found."""
         begin = self.y
         if self.anchor is not None:
-            ahead = self.anchor.y + _times(self.anchor.rate, x - self.anchor.x)
+            ahead = self.anchor.y + multiply(self.anchor.rate, x - self.anchor.x)
             with torch.no_grad():
                 better = self.follower(ahead, x) < self.follower(self.anchor.y, x)
             begin = torch.where(better.unsqueeze(-1), ahead, self.anchor.y)
@@ -225,8 +225,3 @@ def _soft_slope(constraint: Tensor, width: float) -> Tensor:
     """Its derivative, which is the constraint's multiplier."""
     size = constraint.abs() + (constraint.square() + 4 * width**2).sqrt()
     return torch.where(constraint > 0, size / (2 * width), 2 * width / size)
-
-
-def _times(matrix: Tensor, vector: Tensor) -> Tensor:
-    product: Tensor = matrix @ vector.unsqueeze(-1)
-    return product.squeeze(-1)

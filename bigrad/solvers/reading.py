@@ -41,6 +41,7 @@ class Reading(ABC):
 
     name: ClassVar[str]  # of the function in messages
     what: ClassVar[str]  # of the solve in messages
+    needs_y: ClassVar[bool] = True  # whether a function that ignores y is an error
     batch_dims: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -83,8 +84,6 @@ class Reading(ABC):
     @abstractmethod
     def _flat(self, result: Any) -> Tensor:
         """What the function returned, as one tensor."""
-
-    needs_y: ClassVar[bool] = True  # whether a function that ignores y is an error
 
     def _raise_precision(self, tree: Any) -> Any:
         """Under autocast low-precision tensors are raised to the dtype of the solve, at least float32."""
@@ -192,6 +191,10 @@ class Reading(ABC):
         """A point in the user's shapes as a start ``(*batch, n)``."""
         return self.structure.ravel(tree)
 
+    def completed(self, problem: Problem, y: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
+        """An answer of a user's solver with what the problem asks for besides."""
+        return y
+
     def _warmed(self, warm: WarmStart | None) -> Tensor:
         if warm is None:
             return self.start
@@ -259,6 +262,7 @@ class _Run:
                     "this gradient rule solves other problems than the user's, which a function cannot: use Implicit()"
                 )
             y = reading.on_user_terms(self.solver.function, problem, start, inputs)
+            y = reading.completed(problem, y, inputs)
             certificate = self.solver.judge(problem, start, y, inputs)
         else:
             y, certificate = self.solver.solve(problem, start, inputs)

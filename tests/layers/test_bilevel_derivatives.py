@@ -7,7 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import gradcheck
 
+from bigrad import SolveError
 from bigrad.gradients import Implicit, WarmStart
 from bigrad.layers import Bilevel
 from bigrad.linear import MINRES, Direct
@@ -157,3 +159,13 @@ def test_a_zero_sum_program_has_no_adjoint_multipliers() -> None:
     weight = vector(7, seed=9)
     truth = -weight @ torch.linalg.inv(matrix_at) @ torch.cat([row[2] for row in rows])
     assert error(gradient_of(layer, z, weight), truth) < 1e-10
+
+
+def test_a_users_own_solver_is_judged_and_differentiated() -> None:
+    z = ANCHORED.z.clone().requires_grad_()
+    layer = ANCHORED.layer(solver=lambda init, z: ANCHORED.formula(z))
+    assert gradcheck(lambda z: torch.cat(layer(z)), z)
+    assert layer.certificate is not None
+    assert not layer.certificate.failed
+    with pytest.raises(SolveError, match="residual"):
+        ANCHORED.layer(solver=lambda init, z: tuple(part + 0.1 for part in ANCHORED.formula(z)))(z)

@@ -85,3 +85,10 @@ def test_rules_and_solvers_that_need_an_objective_are_refused() -> None:
         bigrad.root(lambda y, x: y - x, torch.zeros(1, dtype=D), x, solver=LBFGS())
     with pytest.raises(InputError, match="solver is 3"):
         bigrad.root(lambda y, x: y - x, torch.zeros(1, dtype=D), x, solver=3)  # type: ignore[arg-type]  # on purpose
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_refused(dtype: torch.dtype) -> None:
+    for door in (bigrad.root, bigrad.fixed_point):
+        with pytest.raises(InputError, match=r"at least torch\.float32"):
+            door(lambda y, x: 0.5 * y + x, torch.zeros(1, dtype=dtype), torch.ones(1, dtype=dtype))
