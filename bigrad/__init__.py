@@ -1,10 +1,16 @@
 """Differentiable bilevel layers for PyTorch."""
 
-from . import gradients, layers, linear, mdp, solvers
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from . import gradients, linear, solvers
 from .certificate import Certificate, Status
 from .constraints import Constraints
 from .errors import BigradError, InputError, MissingPackage, RunError, SolveError, SolveWarning, UnsupportedError
 from .solvers import argmin, bilevel, fixed_point, root
+
+if TYPE_CHECKING:
+    from . import layers, mdp
 
 __version__ = "0.1.0"
 
@@ -29,3 +35,10 @@ __all__ = [
     "root",
     "solvers",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The rooms upstairs are entered when first asked for: who calls a function door does not wait for them."""
+    if name in ("layers", "mdp"):
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
