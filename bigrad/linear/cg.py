@@ -44,30 +44,47 @@ class CG(Krylov):
         if run.history:
             alpha, beta, taken = run.history[-1]
             run.history[-1] = alpha, torch.where(run.live, 0.0, beta), taken  # a restart starts a new Lanczos block
-        while bool(run.live.any()):
-            Ap = run.apply(p)
-            pp, curvature = (p * p).sum(-1), (p * Ap).sum(-1)
+        wanted = run.wanted.square()
+        going = bool(run.live.any())
+        # Few operations a step: a problem at rest has the step length zero, and what rarely happens is looked at last.
+        while going:
+            Ap = run.product(p)
+            pp, curvature, ApAp = (torch.stack([p, p, Ap]) * torch.stack([p, Ap, Ap])).sum(-1)
+            ratio = (ApAp / pp).sqrt()
+            run.largest, run.least = torch.fmax(run.largest, ratio), torch.fmin(run.least, ratio)
             noise = 10 * run.eps * run.largest * pp
-            flat = curvature <= noise
-            # A positive semidefinite A has |A p|^2 <= |A| <p, A p>: no curvature, then, and no product either.
-            singular = flat & (curvature >= -noise) & ((Ap * Ap).sum(-1) <= 10 * run.largest * noise)
-            run.end(singular, Status.SINGULAR)
-            run.end(flat, Status.INDEFINITE)
-            live = run.live.unsqueeze(-1)
-            alpha = torch.where(run.live, rz / curvature, 0.0)
-            run.u = torch.where(live, run.u + alpha.unsqueeze(-1) * p, run.u)
-            r = torch.where(live, r - alpha.unsqueeze(-1) * Ap, r)
-            z = run.preconditioned(r)
-            rz_next = (r * z).sum(-1)
-            beta = torch.where(run.live, rz_next / rz, 0.0)
-            run.history.append((alpha, beta, run.live))
-            p = torch.where(live, z + beta.unsqueeze(-1) * p, p)
-            rz = torch.where(run.live, rz_next, rz)
-            run.steps = run.steps + run.live
-            norm = rz.sqrt() if run.precondition is None else r.norm(dim=-1)
-            run.live = run.live & (norm > run.wanted) & (run.steps < run.budget)
-            if run.precondition is not None:
-                run.end(rz <= 0, Status.INDEFINITE)
+            before, moving = run.live, run.live & (curvature > noise)
+            alpha = torch.where(moving, rz / curvature, 0.0)
+            u, r_next = torch.addcmul(run.u, alpha.unsqueeze(-1), p), torch.addcmul(r, -alpha.unsqueeze(-1), Ap)
+            z = run.preconditioned(r_next)
+            rr = (r_next * r_next).sum(-1)
+            rz_next = rr if run.precondition is None else (r_next * z).sum(-1)
+            beta = torch.where(moving, rz_next / rz, 0.0)
+            run.history.append((alpha, beta, moving))
+            p = torch.addcmul(z, beta.unsqueeze(-1), p)
+            run.steps = run.steps + moving
+            run.live = moving & (rr > wanted) & (run.steps < run.budget)
+            lost = before & ~moving if run.precondition is None else before & ~(moving & (rz_next > 0))
+            going, ended = torch.stack([run.live.any(), lost.any()]).tolist()  # one wait for the device
+            if ended:
+                still = (~moving).unsqueeze(-1)  # an infinite product times zero would be no rest
+                u, r_next = torch.where(still, run.u, u), torch.where(still, r, r_next)
+                self._classify(run, before & ~moving, curvature, noise, ApAp)
+                run.live = run.live & moving
+                run.end(rz_next <= 0, Status.INDEFINITE)
+                going = bool(run.live.any())
+                p = torch.where(still, 0.0, p)
+                rz_next = torch.where(moving, rz_next, 1.0)
+            run.u, r, rz = u, r_next, rz_next
+
+    @staticmethod
+    def _classify(run: Run, where: Tensor, curvature: Tensor, noise: Tensor, ApAp: Tensor) -> None:
+        """End the problems that met a direction without positive curvature, or an infinite product."""
+        # A positive semidefinite A has |A p|^2 <= |A| <p, A p>: no curvature, then, and no product either.
+        singular = (curvature >= -noise) & (ApAp <= 10 * run.largest * noise)
+        status = torch.where(singular, int(Status.SINGULAR), int(Status.INDEFINITE))
+        status = torch.where(ApAp.isfinite(), status, int(Status.NON_FINITE))
+        run.status = torch.where(where, status, run.status)
 
     def _note_spectrum(self, run: Run, certificate: Certificate) -> None:
         """The Lanczos matrix, of the preconditioned system if there is a preconditioner."""
