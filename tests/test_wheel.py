@@ -38,7 +38,7 @@ def modules(python: Path, statement: str, cwd: Path) -> set[str]:
 
 def assert_light(python: Path, cwd: Path) -> None:
     added = modules(python, "import bigrad", cwd) - modules(python, "import torch", cwd)
-    assert "bigrad.layers" in added
+    assert "bigrad.solvers" in added
     assert not OPTIONAL & {name.split(".")[0] for name in added}
     assert not [name for name in added if name.startswith(SLOW_TORCH)]
 
