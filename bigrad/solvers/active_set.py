@@ -46,7 +46,7 @@ class Curvature:
         rows = torch.linalg.solve_triangular(factor, program.C.mT, upper=False)
         length = rows.norm(dim=-2)
         unit = 1 / torch.where(length > 0, length, 1.0)
-        rows = rows * unit.unsqueeze(-2)
+        rows.mul_(unit.unsqueeze(-2))
         return cls(factor, rows, unit, torch.bmm(rows.mT, rows), torch.where(info == 0, pivot, torch.nan))
 
     def take(self, index: Tensor) -> Curvature:
@@ -215,10 +215,13 @@ class Search:
 
     def _tried(self) -> tuple[Guess, Tensor]:
         """The solution with this set as equations, and the set to try next ``(B, k)``."""
+        return self.judged(ActiveSystem.of(self.program, self.active, self.penalty, self.alone))
+
+    def judged(self, system: ActiveSystem) -> tuple[Guess, Tensor]:
+        """The solution with the set of ``system`` as equations, and the set to try next ``(B, k)``."""
         program, active = self.program, self.active
         equations = torch.arange(active.shape[-1], device=active.device) < program.equalities
         small, eps = negligible(self.y.dtype), torch.finfo(self.y.dtype).eps
-        system = ActiveSystem.of(program, active, self.penalty, self.alone)
         y, mu = system.improve(self.y, torch.where(active, self.mu, 0.0))
         excess = times(program.C, y) - program.d
         slope = times(program.Q, y)

@@ -12,11 +12,14 @@ from ..equation import Problem
 from ..errors import InputError
 from .active_set import ActiveSystem, Curvature, Guess, KKTFactor, Search, negligible
 from .central_path import Iterate
+from .dual_path import Dual
 from .kkt import QuadraticKKT
-from .scaled_program import Program, Scaling, equilibrate, largest, times
+from .scaled_program import Program, Scaling, equilibrate, largest, times, triangular
 from .solvability import penalty_of, verdict
 from .solver import Solver, check_stopping, tolerance
 
+_PATIENCE = 10  # steps that the way through the dual gets
+_WIDE = 2  # constraints per variable up to which that way is the shorter one
 _VERDICT_AFTER = 15  # steps after which those left are tested for having no solution
 _TRIES = 5  # active sets tried from one interior point
 _ENTRY, _SURE = 1e-2, 1e-5  # fall of the gap that is worth a search: with a definite Q and few constraints, else
@@ -61,9 +64,16 @@ class InteriorPoint(Solver):
                 break
             found.status = torch.where(convex, found.status, int(Status.INDEFINITE))
         penalty = weight if bool((weight > 0).any()) else None
-        if found.y.numel():
-            self._follow(_Open.all(scaled, penalty, alone), found)
-        system = ActiveSystem.of(scaled, found.active, penalty, alone)
+        system, spent = None, 0
+        if penalty is None and scaled.d.shape[-1] <= _WIDE * scaled.q.shape[-1]:
+            spent = min(_PATIENCE, self.max_steps // 2)
+            system = found.through_dual(scaled, alone, spent)
+        if not bool(found.verified.all()):
+            left = (~found.verified).nonzero().squeeze(-1)
+            self._follow(scaled, _Open.of(left, scaled, penalty, alone), found, spent)
+            system = None
+        if system is None:
+            system = ActiveSystem.of(scaled, found.active, penalty, alone)
         unique = system.unique()
         found.polish(system, unique)
         lost = (found.status != Status.CONVERGED).unsqueeze(-1)  # there is no answer
@@ -83,10 +93,9 @@ class InteriorPoint(Solver):
         penalty = weight if bool((weight > 0).any()) else None
         return KKTFactor(ActiveSystem.of(scaled, active, penalty, alone), units, s.shape[:-1])
 
-    def _follow(self, left: _Open, found: _Found) -> None:
-        """Follow the central path of each problem until its active set is found."""
-        program = left.program
-        for step in range(1, self.max_steps + 1):
+    def _follow(self, program: Program, left: _Open, found: _Found, spent: int) -> None:
+        """Follow the central path of each problem ``left`` until its active set is found, after ``spent`` other steps."""
+        for step in range(spent + 1, self.max_steps + 1):
             left, ready, last = left.advanced(step == self.max_steps)
             closed = last
             if bool(ready.any()):
@@ -174,6 +183,20 @@ class _Found:
         active = equations.expand(mu.shape).clone()
         return cls(torch.zeros_like(program.q), mu, active, torch.zeros_like(finite), steps, status)
 
+    def through_dual(self, program: Program, alone: Curvature, steps: int) -> ActiveSystem:
+        """Find active sets in the dual, keep what is verified, and return the system of these sets."""
+        dual = Dual.of(program, alone)
+        mu, active, settled, self.steps = dual.settle(steps)
+        half = triangular(alone.factor, program.q) + times(alone.rows, mu)
+        y = -triangular(alone.factor, half, transposed=True)
+        sizes = _sizes(program, y)[0], largest(y)
+        search = Search(program, y, alone.unit * mu, active, None, alone, *sizes)
+        system = ActiveSystem.of(program, active, None, alone)
+        guess, following = search.judged(system)
+        self.verified = settled & guess.verified & (following == active).all(-1)
+        self.y, self.mu, self.active = guess.y, guess.mu, active
+        return system
+
     def put(self, left: _Open, guess: Guess, step: int) -> None:
         """Keep what a search found; where it is not verified, the interior point it began from."""
         kept, places = guess.verified.unsqueeze(-1), left.places
@@ -233,9 +256,11 @@ class _Open:
     entered: Tensor
 
     @classmethod
-    def all(cls, program: Program, penalty: Tensor | None, alone: Curvature) -> _Open:
-        """The whole batch, where the path begins."""
-        places = torch.arange(len(program.q), device=program.q.device)
+    def of(cls, places: Tensor, program: Program, penalty: Tensor | None, alone: Curvature) -> _Open:
+        """Where the path of the problems at ``places`` begins."""
+        if len(places) < len(program.q):
+            program, alone = program.take(places), alone.take(places)
+            penalty = None if penalty is None else penalty[places]
         iterate = Iterate.first(program, penalty)
         gap = iterate.gap.squeeze(-1)
         entry = _ENTRY * gap

@@ -81,7 +81,7 @@ class QuadraticKKT(Problem):
         Q = flat(Q, 2, not shared)
         C = torch.cat([flat(A, 2, not shared), flat(G, 2, not shared)], -2)
         d = torch.cat([flat(b, 1, True), flat(h, 1, True)], -1)
-        return Program(0.5 * (Q + Q.mT), flat(q, 1, True), C, d, A.shape[-2])
+        return Program((Q + Q.mT).mul_(0.5), flat(q, 1, True), C, d, A.shape[-2])
 
 
 def _is_shared(matrix: Tensor) -> bool:

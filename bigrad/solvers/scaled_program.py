@@ -121,9 +121,9 @@ def equilibrate(program: Program, sweeps: int = 3) -> tuple[Program, Scaling]:
     cost = cost / _or_one((curvature * columns).amax(-1, keepdim=True))
     y_unit, row_unit, cost = _exact(columns.sqrt()), _exact(rows.sqrt()), _exact(cost)
     scaled = Program(
-        program.Q * (cost * y_unit).unsqueeze(-1) * y_unit.unsqueeze(-2),
+        (program.Q * (cost * y_unit).unsqueeze(-1)).mul_(y_unit.unsqueeze(-2)),
         program.q * cost * y_unit,
-        program.C * row_unit.unsqueeze(-1) * y_unit.unsqueeze(-2),
+        (program.C * row_unit.unsqueeze(-1)).mul_(y_unit.unsqueeze(-2)),
         program.d * row_unit,
         program.equalities,
     )

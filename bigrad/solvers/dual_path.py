@@ -1,0 +1,210 @@
+"""The way to the active set through the dual, where the quadratic term is positive definite."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .active_set import Curvature, negligible
+from .scaled_program import Program, largest, times, triangular
+
+_TO_THE_WALL = 0.99  # the part of the way to the nearest constraint that a step may take
+_SETS = 3  # active sets tried from one point of the path
+_ENTRY, _AGAIN = 1e-3, 0.1  # fall of the gap that is worth a search, and the further fall before the next
+
+
+@dataclass(frozen=True)
+class Dual:
+    r"""Programs with the variables eliminated: multipliers ``mu`` whose slacks are ``level + gram mu``.
+
+    Slacks are zero for equations; for inequalities slack and multiplier are at least zero and one of both is zero. With
+    ``L L' = Q`` and ``V = L^-1 C'`` of unit columns, ``gram = V' V`` and ``level`` is the slack at the minimiser without
+    constraints, so both numbers have one unit.
+
+    Attributes:
+        gram: ``(B, k, k)``, or ``(1, k, k)`` where it is shared.
+        level: ``(B, k)``.
+        equations: which rows are equations, bool ``(k,)``.
+    """
+
+    gram: Tensor
+    level: Tensor
+    equations: Tensor
+    room: _Room
+
+    @classmethod
+    def of(cls, program: Program, alone: Curvature) -> Dual:
+        """The dual, for the curvature ``alone`` of ``Q``."""
+        level = alone.unit * program.d + times(alone.rows.mT, triangular(alone.factor, program.q))
+        equations = torch.arange(level.shape[-1], device=level.device) < program.equalities
+        return cls(alone.gram, level, equations, _Room.like(level))
+
+    def take(self, index: Tensor) -> Dual:
+        """That of some of the problems."""
+        gram = self.gram if self.gram.shape[0] == 1 else self.gram[index]
+        return replace(self, gram=gram, level=self.level[index])
+
+    def slack(self, mu: Tensor) -> Tensor:
+        """``level + gram mu`` ``(B, k)``."""
+        return self.level + times(self.gram, mu)
+
+    def solve(self, ridge: Tensor, off: Tensor) -> tuple[Tensor, Tensor]:
+        """The Cholesky factor of ``gram + diag(ridge)`` ``(B, k, k)``, valid until the next, and the move that ends ``off``."""
+        matrix = self.room.matrix[: len(ridge)].copy_(self.gram)
+        matrix.diagonal(dim1=-2, dim2=-1).add_(ridge)
+        return self.room.factorised(len(ridge), off)
+
+    def settle(self, max_steps: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Follow the central path until the active set is found.
+
+        Returns:
+            ``mu`` ``(B, k)``, the active set ``(B, k)``, whether it is a fixed point of the search ``(B,)``, and the steps
+            used ``(B,)``.
+        """
+        size = len(self.level)
+        mu, active = torch.zeros_like(self.level), self.equations.expand_as(self.level).clone()
+        settled = torch.zeros(size, dtype=torch.bool, device=mu.device)
+        steps = torch.zeros(size, dtype=torch.int64, device=mu.device)
+        places, left, at = torch.arange(size, device=mu.device), self, _Point.first(self)
+        entry = _ENTRY * at.gap()
+        for step in range(max_steps + 1):
+            ready = at.gap() <= entry
+            if bool(ready.any()):
+                some = ready.nonzero().squeeze(-1)
+                found, guess, closed = left.take(some).search(at.mu[some], at.guess(self.equations)[some])
+                index = places[some]
+                mu[index], active[index], settled[index], steps[index] = found, guess, closed, step
+                entry = torch.where(ready, _AGAIN * entry, entry)
+                open_ = ready.logical_not().index_put((some,), ~closed, accumulate=True)
+                if not bool(open_.any()):
+                    break
+                if 2 * int(open_.sum()) <= len(places):
+                    keep = open_.nonzero().squeeze(-1)
+                    places, left, at, entry = places[keep], left.take(keep), at.take(keep), entry[keep]
+                else:
+                    entry = torch.where(open_, entry, -1.0)
+            if at.slack.shape[-1] == 0:
+                break
+            at = at.advanced(left)
+        return mu, active, settled, steps
+
+    def search(self, mu: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Solve with the active rows as equations, drop those that pull, add those violated, and so on.
+
+        Returns:
+            ``mu``, the active set, and whether the next set would be the same, bool ``(B,)``.
+
+        Source: The primal-dual active set strategy as a semismooth Newton method (Hintermüller, Ito, Kunisch, 2003).
+        """
+        small = negligible(mu.dtype)
+        for _ in range(_SETS):
+            on = active.to(mu.dtype)
+            mu = torch.where(active, mu, 0.0)
+            matrix = torch.mul(self.gram, on.unsqueeze(-1), out=self.room.matrix[: len(on)]).mul_(on.unsqueeze(-2))
+            matrix.diagonal(dim1=-2, dim2=-1).add_(1 - on)
+            mu = mu + self.room.factorised(len(on), torch.where(active, self.slack(mu), 0.0))[1]
+            slack = self.slack(mu)
+            rough = -small * (largest(self.level) + largest(mu))
+            following = self.equations | torch.where(active, mu > -rough, slack < rough)
+            closed = (following == active).all(-1) & mu.isfinite().all(-1)
+            if bool(closed.all()):
+                break
+            active = torch.where(mu.isfinite().all(-1, keepdim=True), following, active)
+        return mu, active, closed
+
+
+@dataclass(frozen=True)
+class _Room:
+    """Memory for one matrix and its factor ``(B, k, k)``: fresh pages take longer than the factorisation."""
+
+    matrix: Tensor
+    factor: Tensor
+    info: Tensor
+
+    @classmethod
+    def like(cls, level: Tensor) -> _Room:
+        """For a batch of right-hand sides ``(B, k)``."""
+        size, k = level.shape
+        info = torch.empty(size, dtype=torch.int32, device=level.device)
+        return cls(level.new_empty((size, k, k)), level.new_empty((size, k, k)).mT, info)
+
+    def factorised(self, size: int, off: Tensor) -> tuple[Tensor, Tensor]:
+        """The factor of the first ``size`` matrices, and the move that ends ``off``."""
+        factor = self.factor[:size]
+        torch.linalg.cholesky_ex(self.matrix[:size], out=(factor, self.info[:size]))
+        return factor, _move(factor, off)
+
+
+def _move(factor: Tensor, off: Tensor) -> Tensor:
+    return -triangular(factor, triangular(factor, off), transposed=True)
+
+
+@dataclass(frozen=True)
+class _Point:
+    """Multipliers of all rows ``(B, k)``, and the slacks of the inequalities ``(B, m)``; positive but for the equations'."""
+
+    mu: Tensor
+    slack: Tensor
+
+    @property
+    def lam(self) -> Tensor:
+        """The multipliers of the inequalities ``(B, m)``."""
+        return self.mu[:, self.mu.shape[-1] - self.slack.shape[-1] :]
+
+    def take(self, index: Tensor) -> _Point:
+        """Those of some of the problems."""
+        return _Point(self.mu[index], self.slack[index])
+
+    def gap(self) -> Tensor:
+        """The mean of multiplier times slack ``(B,)``; zero where there are no inequalities."""
+        return (self.lam * self.slack).sum(-1) / max(1, self.slack.shape[-1])
+
+    def guess(self, equations: Tensor) -> Tensor:
+        """The rows that seem active ``(B, k)``."""
+        p = self.mu.shape[-1] - self.slack.shape[-1]
+        above = self.lam * self.slack.sum(-1, keepdim=True) > self.slack * self.lam.sum(-1, keepdim=True)
+        return torch.cat([equations[:p].expand(len(above), -1), above], -1)
+
+    @classmethod
+    def first(cls, dual: Dual) -> _Point:
+        """Where the path is entered: the least squares solution, moved into the interior."""
+        p = int(dual.equations.sum())
+        if p == len(dual.equations):
+            return cls(torch.zeros_like(dual.level), dual.level[:, p:])
+        ridge = (~dual.equations).to(dual.level.dtype).expand_as(dual.level)
+        _, mu = dual.solve(ridge + 100 * torch.finfo(ridge.dtype).eps, dual.level)
+        lam, slack = mu[:, p:], -mu[:, p:]
+        size = torch.where((size := largest(slack)) > 0, size, 1.0)
+        slack = slack + (-1.5 * slack.amin(-1, keepdim=True)).clamp_min(0) + 1e-3 * size
+        lam = lam + (-1.5 * lam.amin(-1, keepdim=True)).clamp_min(0) + 1e-3 * size
+        product = 0.5 * (slack * lam).sum(-1, keepdim=True)
+        slack, lam = slack + product / lam.sum(-1, keepdim=True), lam + product / slack.sum(-1, keepdim=True)
+        return cls(torch.cat([mu[:, :p], lam], -1), slack)
+
+    def advanced(self, dual: Dual) -> _Point:
+        """After one predictor-corrector step."""
+        lam, slack = self.lam, self.slack
+        p = self.mu.shape[-1] - slack.shape[-1]
+        off, ratio = dual.slack(self.mu), slack / lam
+        ridge = torch.full_like(off, 100 * torch.finfo(off.dtype).eps)
+        ridge[:, p:] += ratio
+        factor, dmu = dual.solve(ridge, off)
+        dlam = dmu[:, p:]
+        dslack = -slack - ratio * dlam
+        length = self._room(dlam, dslack, 1.0)
+        gap = (lam * slack).mean(-1, keepdim=True)
+        reached = ((lam + length * dlam) * (slack + length * dslack)).mean(-1, keepdim=True)
+        push = ((reached / gap).pow(3) * gap - dslack * dlam) / lam
+        off[:, p:] -= push
+        dmu = _move(factor, off)
+        dlam = dmu[:, p:]
+        dslack = push - slack - ratio * dlam
+        length = self._room(dlam, dslack, _TO_THE_WALL)
+        return _Point(self.mu + length * dmu, slack + length * dslack)
+
+    def _room(self, dlam: Tensor, dslack: Tensor, part: float) -> Tensor:
+        """The largest step length up to one that goes ``part`` of the way to the nearest wall, ``(B, 1)``."""
+        pace = torch.maximum(-dslack / self.slack, -dlam / self.lam).amax(-1, keepdim=True)
+        return 1 / (pace / part).clamp_min(1)
