@@ -233,7 +233,7 @@ class Search:
         outside = ~active & (excess > rough)
         pulling = active & ~equations & (mu < -weak)
         off = largest(slope + program.q + times(program.C.mT, mu)).squeeze(-1)
-        level = (excess.abs() <= rough) | ~active
+        level = (excess.abs() <= rough) | ~(active | equations)
         verified = ~(outside | pulling).any(-1) & level.all(-1) & (off <= small * (pull + largest(mu)).squeeze(-1))
         return Guess(y, torch.where(held, mu, 0.0), held, verified), held | outside
 

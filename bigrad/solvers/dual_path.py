@@ -11,7 +11,9 @@ from .active_set import Curvature, negligible
 from .scaled_program import Program, largest, times, triangular
 
 _TO_THE_WALL = 0.99  # the part of the way to the nearest constraint that a step may take
-_SETS = 3  # active sets tried from one point of the path
+_NARROW = 1.25  # constraints per variable up to which the search may begin without the path
+_PATIENCE = 1  # sets that may fail to lower the number of wrong rows
+_COLD, _WARM = 20, 3  # active sets tried without the path, and from one of its points
 _ENTRY, _AGAIN = 1e-3, 0.1  # fall of the gap that is worth a search, and the further fall before the next
 
 
@@ -19,19 +21,22 @@ _ENTRY, _AGAIN = 1e-3, 0.1  # fall of the gap that is worth a search, and the fu
 class Dual:
     r"""Programs with the variables eliminated: multipliers ``mu`` whose slacks are ``level + gram mu``.
 
-    Slacks are zero for equations; for inequalities slack and multiplier are at least zero and one of both is zero. With
-    ``L L' = Q`` and ``V = L^-1 C'`` of unit columns, ``gram = V' V`` and ``level`` is the slack at the minimiser without
-    constraints, so both numbers have one unit.
+    Slacks are zero for equations; for inequalities slack and multiplier are at least zero, and one of both is zero.
+    With ``L L' = Q`` and ``V = L^-1 C'`` of unit columns, ``gram = V' V``, and ``level`` is the slack at the minimiser
+    without constraints; so both have one unit.
 
     Attributes:
         gram: ``(B, k, k)``, or ``(1, k, k)`` where it is shared.
         level: ``(B, k)``.
         equations: which rows are equations, bool ``(k,)``.
+        rank: the number of variables, beyond which rows depend on each other.
+        room: where factors of the whole matrix are kept.
     """
 
     gram: Tensor
     level: Tensor
     equations: Tensor
+    rank: int
     room: _Room
 
     @classmethod
@@ -39,7 +44,7 @@ class Dual:
         """The dual, for the curvature ``alone`` of ``Q``."""
         level = alone.unit * program.d + times(alone.rows.mT, triangular(alone.factor, program.q))
         equations = torch.arange(level.shape[-1], device=level.device) < program.equalities
-        return cls(alone.gram, level, equations, _Room.like(level))
+        return cls(alone.gram, level, equations, program.q.shape[-1], _Room.like(level))
 
     def take(self, index: Tensor) -> Dual:
         """That of some of the problems."""
@@ -51,68 +56,107 @@ class Dual:
         return self.level + times(self.gram, mu)
 
     def solve(self, ridge: Tensor, off: Tensor) -> tuple[Tensor, Tensor]:
-        """The Cholesky factor of ``gram + diag(ridge)`` ``(B, k, k)``, valid until the next, and the move that ends ``off``."""
+        """The factor of ``gram + diag(ridge)`` ``(B, k, k)``, valid until the next, and the move that ends ``off``."""
         matrix = self.room.matrix[: len(ridge)].copy_(self.gram)
         matrix.diagonal(dim1=-2, dim2=-1).add_(ridge)
         return self.room.factorised(len(ridge), off)
 
     def settle(self, max_steps: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Follow the central path until the active set is found.
+        """Search for the active set, from the equations alone where that may end, else from points of the central path.
 
         Returns:
-            ``mu`` ``(B, k)``, the active set ``(B, k)``, whether it is a fixed point of the search ``(B,)``, and the steps
-            used ``(B,)``.
+            ``mu`` ``(B, k)``, the active set ``(B, k)``, whether it is a fixed point of the search ``(B,)``, and how
+            many sets or steps were tried ``(B,)``.
         """
-        size = len(self.level)
+        size, k = self.level.shape
+        device = self.level.device
         mu, active = torch.zeros_like(self.level), self.equations.expand_as(self.level).clone()
-        settled = torch.zeros(size, dtype=torch.bool, device=mu.device)
-        steps = torch.zeros(size, dtype=torch.int64, device=mu.device)
-        places, left, at = torch.arange(size, device=mu.device), self, _Point.first(self)
+        steps = torch.zeros(size, dtype=torch.int64, device=device)
+        settled = torch.full((size,), k == 0, device=device)
+        sets = min(_COLD, 2 * max_steps // 3) if k <= _NARROW * self.rank else 0
+        if k and sets:
+            mu, active, settled, steps = self.search(active, sets)
+        places = (~settled).nonzero().squeeze(-1)
+        if not len(places) or bool(self.equations.all()):
+            return mu, active, settled, steps
+        left = self.take(places)
+        at = _Point.first(left)
         entry = _ENTRY * at.gap()
-        for step in range(max_steps + 1):
-            ready = at.gap() <= entry
-            if bool(ready.any()):
-                some = ready.nonzero().squeeze(-1)
-                found, guess, closed = left.take(some).search(at.mu[some], at.guess(self.equations)[some])
-                index = places[some]
-                mu[index], active[index], settled[index], steps[index] = found, guess, closed, step
-                entry = torch.where(ready, _AGAIN * entry, entry)
-                open_ = ready.logical_not().index_put((some,), ~closed, accumulate=True)
-                if not bool(open_.any()):
-                    break
-                if 2 * int(open_.sum()) <= len(places):
-                    keep = open_.nonzero().squeeze(-1)
-                    places, left, at, entry = places[keep], left.take(keep), at.take(keep), entry[keep]
-                else:
-                    entry = torch.where(open_, entry, -1.0)
-            if at.slack.shape[-1] == 0:
-                break
+        for step in range(1, max_steps - sets + 1):
             at = at.advanced(left)
+            ready = at.gap() <= entry
+            if not bool(ready.any()):
+                continue
+            some = ready.nonzero().squeeze(-1)
+            found, guess, closed, _ = left.take(some).search(at.guess(self.equations)[some], _WARM)
+            index = places[some]
+            mu[index], active[index], settled[index], steps[index] = found, guess, closed, sets + step
+            still = ready.logical_not().index_put((some,), ~closed, accumulate=True)
+            if not bool(still.any()):
+                break
+            entry = torch.where(ready, torch.where(still, _AGAIN * entry, -1.0), entry)
+            if 2 * int(still.sum()) <= len(places):
+                keep = still.nonzero().squeeze(-1)
+                places, left, at, entry = places[keep], left.take(keep), at.take(keep), entry[keep]
         return mu, active, settled, steps
 
-    def search(self, mu: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def search(self, active: Tensor, sets: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Solve with the active rows as equations, drop those that pull, add those violated, and so on.
 
+        While that does not lower the number of wrong rows, only the most wrong of them are exchanged.
+
         Returns:
-            ``mu``, the active set, and whether the next set would be the same, bool ``(B,)``.
+            ``mu``, the active set, whether the next set would be the same, bool ``(B,)``, and how many were tried.
 
         Source: The primal-dual active set strategy as a semismooth Newton method (Hintermüller, Ito, Kunisch, 2003).
         """
-        small = negligible(mu.dtype)
-        for _ in range(_SETS):
-            on = active.to(mu.dtype)
-            mu = torch.where(active, mu, 0.0)
-            matrix = torch.mul(self.gram, on.unsqueeze(-1), out=self.room.matrix[: len(on)]).mul_(on.unsqueeze(-2))
-            matrix.diagonal(dim1=-2, dim2=-1).add_(1 - on)
-            mu = mu + self.room.factorised(len(on), torch.where(active, self.slack(mu), 0.0))[1]
-            slack = self.slack(mu)
-            rough = -small * (largest(self.level) + largest(mu))
-            following = self.equations | torch.where(active, mu > -rough, slack < rough)
-            closed = (following == active).all(-1) & mu.isfinite().all(-1)
-            if bool(closed.all()):
+        answer, left, places = torch.zeros_like(self.level), self, torch.arange(len(active), device=active.device)
+        found, settled, steps = active.clone(), torch.zeros_like(places, dtype=torch.bool), torch.zeros_like(places)
+        least, tries = torch.full_like(places, active.shape[-1] + 1), torch.full_like(places, _PATIENCE)
+        for step in range(1, sets + 1):
+            mu, off = left.wrong(active)
+            wrong = off > 0
+            count = wrong.sum(-1)
+            fresh = ~settled[places]
+            index = places[fresh]
+            answer[index], found[index], settled[index], steps[index] = (
+                mu[fresh],
+                active[fresh],
+                count[fresh] == 0,
+                step,
+            )
+            lower = count < least
+            least, tries = torch.minimum(count, least), torch.where(lower, _PATIENCE, tries - 1)
+            most = off >= 0.5 * largest(off)
+            active = active ^ (wrong & (most | (tries >= 0).unsqueeze(-1)))
+            still = int(count.count_nonzero())
+            if not still:
                 break
-            active = torch.where(mu.isfinite().all(-1, keepdim=True), following, active)
-        return mu, active, closed
+            if 2 * still <= len(places):
+                keep = count.nonzero().squeeze(-1)
+                places, left = places[keep], left.take(keep)
+                active, least, tries = active[keep], least[keep], tries[keep]
+        return answer, found, settled, steps
+
+    def wrong(self, active: Tensor) -> tuple[Tensor, Tensor]:
+        """``mu`` with the active rows as equations, and by how much each row is on the wrong side ``(B, k)``."""
+        mu = self._solved(active)
+        rough = negligible(mu.dtype) * (largest(self.level) + largest(mu))
+        off = -torch.where(active, mu, self.level + times(self.gram, mu))
+        off = torch.where(mu.isfinite().all(-1, keepdim=True), torch.where(off > rough, off, 0.0), 1.0)
+        return mu, torch.where(self.equations, 0.0, off)
+
+    def _solved(self, active: Tensor) -> Tensor:
+        """``mu`` ``(B, k)``, zero but on the active rows, whose slack it makes zero."""
+        size, k = active.shape
+        count = int(active.sum(-1).amax())
+        rows = active.to(torch.int8).sort(descending=True, stable=True).indices[:, :count]
+        there = active.gather(1, rows).to(self.level.dtype)
+        entries = (rows.unsqueeze(-1) * k + rows.unsqueeze(-2)).flatten(1)
+        matrix = self.gram.flatten(1).expand(size, -1).gather(1, entries).view(size, count, count)
+        matrix.mul_(there.unsqueeze(-1)).mul_(there.unsqueeze(-2)).diagonal(dim1=-2, dim2=-1).add_(1 - there)
+        factor = torch.linalg.cholesky_ex(matrix)[0]
+        return torch.zeros_like(self.level).scatter(1, rows, _move(factor, self.level.gather(1, rows) * there))
 
 
 @dataclass(frozen=True)
@@ -143,7 +187,7 @@ def _move(factor: Tensor, off: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Point:
-    """Multipliers of all rows ``(B, k)``, and the slacks of the inequalities ``(B, m)``; positive but for the equations'."""
+    """Multipliers of all rows ``(B, k)`` and slacks of the inequalities ``(B, m)``; of those, both are positive."""
 
     mu: Tensor
     slack: Tensor

@@ -18,7 +18,6 @@ from .scaled_program import Program, Scaling, equilibrate, largest, times, trian
 from .solvability import penalty_of, verdict
 from .solver import Solver, check_stopping, tolerance
 
-_PATIENCE = 10  # steps that the way through the dual gets
 _WIDE = 2  # constraints per variable up to which that way is the shorter one
 _VERDICT_AFTER = 15  # steps after which those left are tested for having no solution
 _TRIES = 5  # active sets tried from one interior point
@@ -28,15 +27,16 @@ _AGAIN, _LAST = 0.1, 1e-15  # further fall before the next search, and the fall 
 
 @dataclass(frozen=True)
 class InteriorPoint(Solver):
-    """Mehrotra's predictor-corrector method on each problem of a batch, then the active set solved exactly.
+    """The set of active constraints, found by search, or from points of Mehrotra's predictor-corrector method.
 
-    As soon as the set of active constraints can be guessed, the equations that it makes are solved, corrected and
-    verified; a verified point is the solution to rounding error, whatever the tolerance.
+    As soon as that set can be guessed, the equations that it makes are solved, corrected and verified; a verified point
+    is the solution to rounding error, whatever the tolerance. Where ``Q`` is positive definite, the search runs in the
+    dual; without many constraints it begins at once, and its ``steps`` are active sets.
 
     Args:
         rtol, atol: the KKT residual to reach, ``atol + rtol * |(q, b, h)|``; ``None`` is 1e-10 in float64 and 1e-5 in
             float32.
-        max_steps: most interior point steps.
+        max_steps: most interior point steps; the search in the dual tries half as many active sets before.
 
     Source: On the implementation of a primal-dual interior point method (Mehrotra, 1992).
     """
@@ -64,18 +64,19 @@ class InteriorPoint(Solver):
                 break
             found.status = torch.where(convex, found.status, int(Status.INDEFINITE))
         penalty = weight if bool((weight > 0).any()) else None
-        system, spent = None, 0
+        system = None
         if penalty is None and scaled.d.shape[-1] <= _WIDE * scaled.q.shape[-1]:
-            spent = min(_PATIENCE, self.max_steps // 2)
-            system = found.through_dual(scaled, alone, spent)
+            system = found.through_dual(scaled, alone, self.max_steps // 2)
         if not bool(found.verified.all()):
             left = (~found.verified).nonzero().squeeze(-1)
-            self._follow(scaled, _Open.of(left, scaled, penalty, alone), found, spent)
+            self._follow(scaled, _Open.of(left, scaled, penalty, alone), found)
             system = None
+        polished = system is not None
         if system is None:
             system = ActiveSystem.of(scaled, found.active, penalty, alone)
         unique = system.unique()
-        found.polish(system, unique)
+        if not polished:
+            found.polish(system, unique)
         lost = (found.status != Status.CONVERGED).unsqueeze(-1)  # there is no answer
         found.y, found.mu = (torch.where(lost, torch.nan, part) for part in (found.y, found.mu))
         s = torch.cat([found.y * units.y_unit, found.mu * (units.row_unit / units.cost)], -1).reshape(start.shape)
@@ -93,9 +94,9 @@ class InteriorPoint(Solver):
         penalty = weight if bool((weight > 0).any()) else None
         return KKTFactor(ActiveSystem.of(scaled, active, penalty, alone), units, s.shape[:-1])
 
-    def _follow(self, program: Program, left: _Open, found: _Found, spent: int) -> None:
-        """Follow the central path of each problem ``left`` until its active set is found, after ``spent`` other steps."""
-        for step in range(spent + 1, self.max_steps + 1):
+    def _follow(self, program: Program, left: _Open, found: _Found) -> None:
+        """Follow the central path of each problem ``left`` until its active set is found."""
+        for step in range(1, self.max_steps + 1):
             left, ready, last = left.advanced(step == self.max_steps)
             closed = last
             if bool(ready.any()):
@@ -130,14 +131,16 @@ class InteriorPoint(Solver):
         norm = problem.residual(s, *inputs).norm(dim=-1).reshape(found.status.shape)
         size = torch.cat([program.q, program.d], -1).norm(dim=-1)
         wanted = tolerance(self.rtol, self.atol, size)
-        unsolved = torch.where(found.steps >= self.max_steps, int(Status.MAX_STEPS), int(Status.STALLED))
-        status = torch.where(found.verified, int(Status.ROUNDING_FLOOR), unsolved)
-        status = torch.where(norm <= wanted, int(Status.CONVERGED), status)
-        status = torch.where(unique, status, int(Status.SINGULAR))
-        status = torch.where(found.status == Status.CONVERGED, status, found.status)
         excess = times(program.C, s.reshape(len(norm), s.shape[-1])[:, : program.C.shape[-1]]) - program.d
         p = program.equalities
         violation = largest(torch.cat([excess[:, :p], excess[:, p:].clamp_min(0)], -1)).squeeze(-1)
+        unsolved = torch.where(found.steps >= self.max_steps, int(Status.MAX_STEPS), int(Status.STALLED))
+        status = torch.where(found.verified, int(Status.ROUNDING_FLOOR), unsolved)
+        # The equation alone has further roots: violated constraints with a multiplier of zero.
+        solved = (norm <= wanted) & (found.verified | (violation <= wanted))
+        status = torch.where(solved, int(Status.CONVERGED), status)
+        status = torch.where(unique, status, int(Status.SINGULAR))
+        status = torch.where(found.status == Status.CONVERGED, status, found.status)
         return Certificate(
             "quadratic program",
             status.reshape(batch),
@@ -159,7 +162,7 @@ class _Found:
         mu: ``(B, k)``.
         active: bool ``(B, k)``.
         verified: whether the point is proved to be the solution.
-        steps: interior point steps used.
+        steps: active sets tried, or interior point steps used where the search needed them.
         status: why there is no solution, ``CONVERGED`` where nothing is known against one.
     """
 

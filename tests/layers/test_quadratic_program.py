@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 
 import pytest
 import torch
@@ -77,6 +78,30 @@ def test_scales(scale: float, what: str) -> None:
         unit = torch.tensor([1, scale, scale**0.5, 1 / scale], dtype=D).unsqueeze(-1)
         Q, q, b, h = Q * unit.unsqueeze(-1), q * unit, b, h
     assert max(errors_of([Q, q, A, b, G, h])) < 1e-9
+
+
+@pytest.mark.parametrize("shape", [(20, 20, 5), (12, 30, 2), (30, 25, 0), (10, 20, 0)])
+def test_the_solution_does_not_depend_on_the_units_of_the_variables(shape: tuple[int, int, int]) -> None:
+    data = random_program(*shape, batch=256, seed=3)
+    powers = torch.rand((256, shape[0]), generator=torch.Generator().manual_seed(1), dtype=D) - 0.5
+    unit = 10 ** (4 * powers)
+    Q, q, A, b, G, h = data
+    wide = unit.unsqueeze(-2)
+    scaled = [Q * wide * unit.unsqueeze(-1), q * unit, A * wide, b, G * wide, h]
+    found, wanted = layer(*arguments(scaled)) * unit, layer(*arguments(data))
+    truth(wanted, data)
+    assert ((found - wanted).norm(dim=-1) <= 1e-9 * wanted.norm(dim=-1)).all()
+
+
+def test_a_search_that_ends_without_its_equations_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = random_program(6, 4, 3, batch=2)
+    wanted = layer(*arguments(data))
+    nothing = torch.zeros((2, 7), dtype=D)
+    ended = torch.ones(2, dtype=torch.bool)
+    forged = nothing, nothing.bool(), ended, torch.zeros(2, dtype=torch.int64)
+    module = sys.modules["bigrad.solvers.dual_path"]
+    monkeypatch.setattr(module.Dual, "settle", lambda *_: forged)
+    assert torch.allclose(layer(*arguments(data)), wanted, atol=1e-12)
 
 
 def test_ten_times_the_objective_has_the_same_solution() -> None:
