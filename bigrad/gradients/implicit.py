@@ -29,8 +29,9 @@ class Implicit(GradientRule):
 
     Args:
         linear_solver: solves the adjoint system. By default it is the solver's own factorisation where it left one;
-            else the structure of the problem chooses: conjugate gradients for a minimum; for an indefinite or
-            unsymmetric system a factorisation up to 256 unknowns, and MINRES or GMRES above.
+            else the structure of the problem chooses: for a minimum a factorisation up to 64 unknowns and conjugate
+            gradients above; for an indefinite or unsymmetric system a factorisation up to 256 unknowns, and MINRES or
+            GMRES above.
 
     Raises (in backward):
         SolveError: the adjoint system could not be solved to its tolerance, or is indefinite or singular.
@@ -104,12 +105,10 @@ class _Task:
 
 def _suitable(operator: Operator, size: int) -> LinearSolver:
     """The linear solver for the structure of the matrix."""
-    if operator.kept.factor is not None:
+    if operator.kept.factor is not None or size <= (64 if operator.definite else 256):
         return Direct()
     if operator.definite:
         return CG()
-    if size <= 256:
-        return Direct()
     return MINRES() if operator.symmetric else GMRES()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -37,13 +38,65 @@ class CG(Krylov):
     """
 
     def _sweep(self, run: Run) -> None:
+        if run.history:
+            alpha, beta, taken = run.history[-1]
+            run.history[-1] = alpha, torch.where(run.live, 0.0, beta), taken  # a restart starts a new Lanczos block
+        if run.live.numel() == 1:
+            if bool(run.live):
+                self._alone(run)
+        else:
+            self._together(run)
+
+    def _alone(self, run: Run) -> None:
+        """One problem, whose scalars are the host's own numbers: that saves most of the operations."""
+        u, r = run.u.clone(), run.r.clone()
+        p = run.preconditioned(r).clone()
+        rz, wanted = float((r * p).sum()), float(run.wanted) ** 2
+        largest, least, steps, taken = float(run.largest), float(run.least), int(run.steps), []
+        status = Status.MAX_STEPS if rz > 0 else Status.INDEFINITE
+        while status == Status.MAX_STEPS:
+            Ap = run.product(p)
+            pair = torch.stack([p, Ap]).flatten(1)
+            (pp, curvature), (_, ApAp) = (pair @ pair.mT).tolist()
+            ratio = (ApAp / pp) ** 0.5
+            largest, least = max(largest, ratio), min(least, ratio)  # a NaN is passed over
+            noise = 10 * run.eps * largest * pp
+            if not curvature > noise:
+                status = self._verdict(curvature, noise, ApAp, largest)
+                break
+            alpha = rz / curvature
+            u.add_(p, alpha=alpha)
+            r.add_(Ap, alpha=-alpha)
+            z = run.preconditioned(r)
+            rr = float((flat := r.flatten()) @ flat)
+            before, rz = rz, rr if run.precondition is None else float(flat @ z.flatten())
+            taken.append((alpha, rz / before))
+            steps += 1
+            if not rz > 0 and rr > wanted:
+                status = Status.INDEFINITE  # of the preconditioner
+            if not rr > wanted or steps >= run.budget:
+                break
+            p = torch.add(z, p, alpha=rz / before)
+        lengths = run.b_norm.new_tensor(taken).reshape(len(taken), 2, *run.live.shape)
+        run.history += [(alpha, beta, run.live) for alpha, beta in lengths]
+        run.largest, run.least = torch.full_like(run.largest, largest), torch.full_like(run.least, least)
+        run.u, run.steps = u, torch.full_like(run.steps, steps)
+        run.status, run.live = torch.full_like(run.status, int(status)), torch.zeros_like(run.live)
+
+    @staticmethod
+    def _verdict(curvature: float, noise: float, ApAp: float, largest: float) -> Status:
+        """What a direction without positive curvature means."""
+        # A positive semidefinite A has |A p|^2 <= |A| <p, A p>: no curvature, then, and no product either.
+        if not math.isfinite(ApAp):
+            return Status.NON_FINITE
+        singular = curvature >= -noise and ApAp <= 10 * largest * noise
+        return Status.SINGULAR if singular else Status.INDEFINITE
+
+    def _together(self, run: Run) -> None:
         r = run.r
         p = z = run.preconditioned(r)
         rz = (r * z).sum(-1)
         run.end(rz <= 0, Status.INDEFINITE)  # of the preconditioner
-        if run.history:
-            alpha, beta, taken = run.history[-1]
-            run.history[-1] = alpha, torch.where(run.live, 0.0, beta), taken  # a restart starts a new Lanczos block
         wanted = run.wanted.square()
         going = bool(run.live.any())
         # Few operations a step: a problem at rest has the step length zero, and what rarely happens is looked at last.
