@@ -101,7 +101,9 @@ def interleave(cases: Sequence[Case], repetitions: int, budget: float = 20.0) ->
 
 
 def one_thread() -> None:
-    """One thread for torch and for everything that reads the usual variables."""
+    """One thread for torch and for everything that reads the usual variables, one core for everything else."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
         os.environ[name] = "1"
     torch.set_num_threads(1)

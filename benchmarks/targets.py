@@ -108,12 +108,25 @@ def programs(tables: dict[str, list[Row]]) -> Iterator[Row]:
     yield row("QP, worst gradient error", max(errors, default=None), 1e-6, "error")
 
 
+def transforms(tables: dict[str, list[Row]]) -> Iterator[Row]:
+    """Of the six transforms, those that some layer does not survive; user's functions compile with graph breaks."""
+    ours = [found for found in tables.get("matrix", []) if found["layer"].startswith("bigrad")]
+    wanted = ["func.grad", "jacrev", "vmap", "vmap(grad)", "grad of grad"]
+    lost = [
+        (found["layer"], name)
+        for found in ours
+        for name in [*wanted, "compile(fullgraph)" if "QP" in found["layer"] else "compile"]
+        if found[name] != "pass"
+    ]
+    yield row("transforms that fail, six of each layer", float(len(lost)) if ours else None, 0.0, "cells")
+
+
 def table(rows: list[Row]) -> str:
     """The rows in Markdown."""
     lines = ["| work | found | target | |", "|---|---|---|---|"]
     for r in rows:
         found = "-" if r["found"] is None else f"{r['found']:.2g}"
-        unit = "" if r["unit"] in ("error", "problems") else f" {r['unit']}" if r["unit"] != "x" else "x"
+        unit = "" if r["unit"] in ("error", "problems", "cells") else f" {r['unit']}" if r["unit"] != "x" else "x"
         lines.append(f"| {r['work']} | {found}{unit} | {r['target']:.2g}{unit} | {r['verdict']} |")
     return "\n".join(lines)
 
@@ -121,6 +134,7 @@ def table(rows: list[Row]) -> str:
 if __name__ == "__main__":
     rows = [
         *implicit(read("implicit_gradients")),
+        *transforms(read("transforms")),
         *memory(read("unrolled_memory")),
         *programs(read("quadratic_programs")),
     ]
