@@ -80,7 +80,7 @@ class Dual:
         if not len(places) or bool(self.equations.all()):
             return mu, active, settled, steps
         left = self.take(places)
-        at = _Point.first(left)
+        at = Point.first(left)
         entry = _ENTRY * at.gap()
         for step in range(1, max_steps - sets + 1):
             at = at.advanced(left)
@@ -113,18 +113,12 @@ class Dual:
         answer, left, places = torch.zeros_like(self.level), self, torch.arange(len(active), device=active.device)
         found, settled, steps = active.clone(), torch.zeros_like(places, dtype=torch.bool), torch.zeros_like(places)
         least, tries = torch.full_like(places, active.shape[-1] + 1), torch.full_like(places, _PATIENCE)
-        for step in range(1, sets + 1):
+        for _ in range(sets):
             mu, off = left.wrong(active)
             wrong = off > 0
             count = wrong.sum(-1)
-            fresh = ~settled[places]
-            index = places[fresh]
-            answer[index], found[index], settled[index], steps[index] = (
-                mu[fresh],
-                active[fresh],
-                count[fresh] == 0,
-                step,
-            )
+            steps[places] += ~settled[places]
+            answer[places], found[places], settled[places] = mu, active, count == 0
             lower = count < least
             least, tries = torch.minimum(count, least), torch.where(lower, _PATIENCE, tries - 1)
             most = off >= 0.5 * largest(off)
@@ -186,7 +180,7 @@ def _move(factor: Tensor, off: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Point:
+class Point:
     """Multipliers of all rows ``(B, k)`` and slacks of the inequalities ``(B, m)``; of those, both are positive."""
 
     mu: Tensor
@@ -197,9 +191,9 @@ class _Point:
         """The multipliers of the inequalities ``(B, m)``."""
         return self.mu[:, self.mu.shape[-1] - self.slack.shape[-1] :]
 
-    def take(self, index: Tensor) -> _Point:
+    def take(self, index: Tensor) -> Point:
         """Those of some of the problems."""
-        return _Point(self.mu[index], self.slack[index])
+        return Point(self.mu[index], self.slack[index])
 
     def gap(self) -> Tensor:
         """The mean of multiplier times slack ``(B,)``; zero where there are no inequalities."""
@@ -212,7 +206,7 @@ class _Point:
         return torch.cat([equations[:p].expand(len(above), -1), above], -1)
 
     @classmethod
-    def first(cls, dual: Dual) -> _Point:
+    def first(cls, dual: Dual) -> Point:
         """Where the path is entered: the least squares solution, moved into the interior."""
         p = int(dual.equations.sum())
         if p == len(dual.equations):
@@ -227,7 +221,7 @@ class _Point:
         slack, lam = slack + product / lam.sum(-1, keepdim=True), lam + product / slack.sum(-1, keepdim=True)
         return cls(torch.cat([mu[:, :p], lam], -1), slack)
 
-    def advanced(self, dual: Dual) -> _Point:
+    def advanced(self, dual: Dual) -> Point:
         """After one predictor-corrector step."""
         lam, slack = self.lam, self.slack
         p = self.mu.shape[-1] - slack.shape[-1]
@@ -246,7 +240,7 @@ class _Point:
         dlam = dmu[:, p:]
         dslack = push - slack - ratio * dlam
         length = self._room(dlam, dslack, _TO_THE_WALL)
-        return _Point(self.mu + length * dmu, slack + length * dslack)
+        return Point(self.mu + length * dmu, slack + length * dslack)
 
     def _room(self, dlam: Tensor, dslack: Tensor, part: float) -> Tensor:
         """The largest step length up to one that goes ``part`` of the way to the nearest wall, ``(B, 1)``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -237,6 +238,28 @@ def test_too_few_steps() -> None:
     assert (certificate.status == Status.MAX_STEPS).all()
     _, certificate = solve(*data, solver=InteriorPoint(max_steps=0))
     assert (certificate.status == Status.MAX_STEPS).all()
+
+
+def never(*_: object) -> None:
+    raise AssertionError("the central path was entered")
+
+
+@pytest.mark.parametrize("shape", [(20, 20, 5), (50, 50, 10), (30, 10, 0), (10, 0, 4)])
+def test_a_program_with_few_constraints_needs_no_interior_point(
+    shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["bigrad.solvers.central_path"].Iterate, "first", never)
+    monkeypatch.setattr(sys.modules["bigrad.solvers.dual_path"].Point, "first", never)
+    _, certificate = solve(*program(64, *shape))
+    assert not certificate.failed.any()
+    assert int(certificate.steps.max()) <= 16
+
+
+def test_a_program_with_more_constraints_is_solved_on_the_path_of_the_dual(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["bigrad.solvers.central_path"].Iterate, "first", never)
+    _, certificate = solve(*program(64, 12, 20, 2))
+    assert not certificate.failed.any()
+    assert int(certificate.steps.max()) <= 10
 
 
 def test_a_tolerance_that_rounding_cannot_meet() -> None:
