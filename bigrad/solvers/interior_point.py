@@ -10,12 +10,12 @@ from torch import Tensor
 from ..certificate import Certificate, Status
 from ..equation import Problem
 from ..errors import InputError
-from .active_set import ActiveSystem, Curvature, Guess, KKTFactor, Search, negligible
+from .active_set import ActiveSystem, Curvature, Guess, KKTFactor, Search
 from .central_path import Iterate
-from .dual_path import Dual
+from .findings import Findings, sizes_of
 from .kkt import QuadraticKKT
-from .scaled_program import Program, Scaling, equilibrate, largest, times, triangular
-from .solvability import penalty_of, verdict
+from .scaled_program import Program, Scaling, equilibrate, largest, times
+from .solvability import penalty_of
 from .solver import Solver, check_stopping, tolerance
 
 _WIDE = 2  # constraints per variable up to which that way is the shorter one
@@ -55,7 +55,7 @@ class InteriorPoint(Solver):
                 f"InteriorPoint solves quadratic programs, found {type(problem).__name__}: give it to QuadraticProgram"
             )
         program = problem.program(start, *inputs)
-        found = _Found.nothing_yet(program)
+        found = Findings.nothing_yet(program)
         while True:
             scaled, units = equilibrate(program.without(found.status != Status.CONVERGED))
             alone = Curvature.of(scaled.Q, scaled)
@@ -94,7 +94,7 @@ class InteriorPoint(Solver):
         penalty = weight if bool((weight > 0).any()) else None
         return KKTFactor(ActiveSystem.of(scaled, active, penalty, alone), units, s.shape[:-1])
 
-    def _follow(self, program: Program, left: _Open, found: _Found) -> None:
+    def _follow(self, program: Program, left: _Open, found: Findings) -> None:
         """Follow the central path of each problem ``left`` until its active set is found."""
         for step in range(1, self.max_steps + 1):
             left, ready, last = left.advanced(step == self.max_steps)
@@ -103,7 +103,7 @@ class InteriorPoint(Solver):
                 some = ready.nonzero().squeeze(-1)
                 part = left.take(some)
                 guess = part.search()
-                found.put(part, guess, step)
+                found.put(part.places, part.iterate, guess, step)
                 closed = closed.index_put((some,), guess.verified, accumulate=True)
             if step == _VERDICT_AFTER and not bool(closed.all()):
                 found.steps[left.places] = step
@@ -125,7 +125,7 @@ class InteriorPoint(Solver):
         system: ActiveSystem,
         units: Scaling,
         unique: Tensor,
-        found: _Found,
+        found: Findings,
     ) -> Certificate:
         batch = s.shape[:-1]
         norm = problem.residual(s, *inputs).norm(dim=-1).reshape(found.status.shape)
@@ -151,89 +151,6 @@ class InteriorPoint(Solver):
             margin=None if (margin := found.margin(system)) is None else margin.reshape(batch),
             factor=KKTFactor(system, units, batch) if bool((status < Status.MAX_STEPS).all()) else None,
         )
-
-
-@dataclass
-class _Found:
-    """What is known of each problem of the batch, in equilibrated units.
-
-    Attributes:
-        y: ``(B, n)``.
-        mu: ``(B, k)``.
-        active: bool ``(B, k)``.
-        verified: whether the point is proved to be the solution.
-        steps: active sets tried, or interior point steps used where the search needed them.
-        status: why there is no solution, ``CONVERGED`` where nothing is known against one.
-    """
-
-    y: Tensor
-    mu: Tensor
-    active: Tensor
-    verified: Tensor
-    steps: Tensor
-    status: Tensor
-
-    @classmethod
-    def nothing_yet(cls, program: Program) -> _Found:
-        """At zero, with the equations active; problems that are not finite are marked."""
-        mu = torch.zeros_like(program.d)
-        steps = torch.zeros(len(mu), dtype=torch.int64, device=mu.device)
-        equations = torch.arange(mu.shape[-1], device=mu.device) < program.equalities
-        # One infinite or NaN number spoils the sum.
-        total = program.Q.sum((-2, -1)) + program.C.sum((-2, -1)) + program.q.sum(-1) + program.d.sum(-1)
-        finite = total.isfinite()
-        status = torch.where(finite, int(Status.CONVERGED), int(Status.NON_FINITE))
-        active = equations.expand(mu.shape).clone()
-        return cls(torch.zeros_like(program.q), mu, active, torch.zeros_like(finite), steps, status)
-
-    def through_dual(self, program: Program, alone: Curvature, steps: int) -> ActiveSystem:
-        """Find active sets in the dual, keep what is verified, and return the system of these sets."""
-        dual = Dual.of(program, alone)
-        mu, active, settled, self.steps = dual.settle(steps)
-        half = triangular(alone.factor, program.q) + times(alone.rows, mu)
-        y = -triangular(alone.factor, half, transposed=True)
-        sizes = _sizes(program, y)[0], largest(y)
-        search = Search(program, y, alone.unit * mu, active, None, alone, *sizes)
-        system = ActiveSystem.of(program, active, None, alone)
-        guess, following = search.judged(system)
-        self.verified = settled & guess.verified & (following == active).all(-1)
-        self.y, self.mu, self.active = guess.y, guess.mu, active
-        return system
-
-    def put(self, left: _Open, guess: Guess, step: int) -> None:
-        """Keep what a search found; where it is not verified, the interior point it began from."""
-        kept, places = guess.verified.unsqueeze(-1), left.places
-        self.y[places] = torch.where(kept, guess.y, left.iterate.y)
-        self.mu[places] = torch.where(kept, guess.mu, left.iterate.mu)
-        self.active[places], self.verified[places], self.steps[places] = guess.active, guess.verified, step
-
-    def judge(self, places: Tensor, program: Program) -> Tensor:
-        """Look for a reason why these problems have no solution; for which there is one."""
-        status = verdict(program)
-        self.status[places] = status
-        return status != Status.CONVERGED
-
-    def polish(self, system: ActiveSystem, unique: Tensor) -> None:
-        """One more Newton step where the active set is known and makes the point unique."""
-        y, mu = system.improve(self.y, self.mu)
-        program = system.program
-        excess = (times(program.C, y) - program.d)[:, program.equalities :]
-        inside = (excess <= negligible(y.dtype) * (program.d[:, program.equalities :].abs() + largest(y))).all(-1)
-        kept = (self.verified & unique & inside).unsqueeze(-1)
-        self.y, self.mu = torch.where(kept, y, self.y), torch.where(kept, mu, self.mu)
-
-    def margin(self, system: ActiveSystem) -> Tensor | None:
-        """The least of max(multiplier, slack) over the inequalities, relative to the gradient's and the row's size."""
-        program = system.program
-        p = program.equalities
-        dependent = system.dependent
-        if program.d.shape[-1] == p:
-            return torch.where(dependent, 0.0, torch.inf) if bool(dependent.any()) else None
-        pull, extent = _sizes(program, self.y)
-        force = self.mu[:, p:] / pull
-        slack = (program.d - times(program.C, self.y))[:, p:] / (program.d[:, p:].abs() + extent)
-        least = torch.maximum(force, slack).amin(-1).clamp_min(0).to(program.q.dtype)
-        return torch.where(dependent, 0.0, least)
 
 
 @dataclass(frozen=True)
@@ -297,7 +214,7 @@ class _Open:
 
     def _guess(self, iterate: Iterate) -> Tensor:
         """The constraints that seem active ``(b, k)``: the multiplier is larger than the slack, each in its unit."""
-        pull, extent = _sizes(self.program, iterate.y)
+        pull, extent = sizes_of(self.program, iterate.y)
         p = self.program.equalities
         above = iterate.lam * extent > iterate.slack * pull
         return torch.cat([above.new_ones((len(above), p)), above], -1)
@@ -305,13 +222,6 @@ class _Open:
     def search(self) -> Guess:
         """Look for the active set from here."""
         iterate = self.iterate
-        sizes = _sizes(self.program, iterate.y)[0], largest(iterate.y)
+        sizes = sizes_of(self.program, iterate.y)[0], largest(iterate.y)
         search = Search(self.program, iterate.y, iterate.mu, self._guess(iterate), self.penalty, self.alone, *sizes)
         return search.run(_TRIES)
-
-
-def _sizes(program: Program, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The sizes of the gradient's terms and of the constraints' terms, each ``(B, 1)`` and positive."""
-    pull = largest(program.q) + largest(times(program.Q, y))
-    extent = largest(program.d) + largest(y)
-    return torch.where(pull > 0, pull, 1.0), torch.where(extent > 0, extent, 1.0)
