@@ -183,7 +183,9 @@ def options(doc: str | None, name: str) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def report(chosen: argparse.Namespace, tables: dict[str, Callable[[bool], list[Row]]]) -> None:
+def report(
+    chosen: argparse.Namespace, tables: dict[str, Callable[[bool], list[Row]]], environment: str = "torch"
+) -> None:
     """Run the tables that were asked for, print them and write the record of a full run."""
     one_thread()
     started = time.perf_counter()
@@ -196,4 +198,4 @@ def report(chosen: argparse.Namespace, tables: dict[str, Callable[[bool], list[R
     if not chosen.quick and not chosen.only:
         for row in itertools.chain(*found.values()):
             row.update({key: rounded(value) for key, value in row.items()})
-        write_record(chosen.out, {"tables": found, "peers": versions()})
+        write_record(chosen.out, {"tables": found, "peers": versions(environment)})

@@ -2,9 +2,9 @@
 
     python benchmarks/peers.py
 
-makes one environment with the peers that run in torch, and bigrad from this checkout beside them, and one with those in
-jax. They lie under ``benchmarks/.peers``, or where ``BIGRAD_PEERS`` says. A package that does not install is reported
-and the rest goes on. The benchmarks then run in the first:
+makes one environment with the peers that run in torch, and bigrad from this checkout beside them, one with those in
+jax, and one with PyEPO and bigrad. They lie under ``benchmarks/.peers``, or where ``BIGRAD_PEERS`` says. A package that
+does not install is reported and the rest goes on. The benchmarks then run in the first:
 
     benchmarks/.peers/torch/bin/python benchmarks/implicit_gradients.py
 """
@@ -20,7 +20,12 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 WHERE = Path(os.environ.get("BIGRAD_PEERS", HERE / ".peers"))
 REQUIREMENTS = HERE / "peers"
-LISTS = {"torch": (("torch", ()), ("torch-no-deps", ("--no-deps",))), "jax": (("jax", ()),)}
+LISTS = {
+    "torch": (("torch", ()), ("torch-no-deps", ("--no-deps",))),
+    "jax": (("jax", ()),),
+    "pyepo": (("pyepo", ()),),
+}
+BESIDE = ("torch", "pyepo")  # where bigrad itself is installed
 
 
 def interpreter(environment: str) -> Path:
@@ -34,10 +39,10 @@ def pinned(name: str) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def versions() -> dict[str, str]:
-    """What is installed of the torch list in this environment; "missing" where it is not."""
+def versions(environment: str = "torch") -> dict[str, str]:
+    """What is installed here of an environment's lists; "missing" where it is not."""
     found = {}
-    for name in [line.split("==")[0] for part, _ in LISTS["torch"] for line in pinned(part)]:
+    for name in [line.split("==")[0] for part, _ in LISTS[environment] for line in pinned(part)]:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -60,7 +65,7 @@ def make(environment: str) -> list[str]:
             continue
         constraint = str(REQUIREMENTS / f"{name}.txt")
         failed += [line for line in pinned(name) if not install(environment, *flags, "-c", constraint, line)]
-    if environment == "torch" and not install(environment, "--no-deps", "-e", str(HERE.parent)):
+    if environment in BESIDE and not install(environment, "--no-deps", "-e", str(HERE.parent)):
         failed.append("bigrad")
     return failed
 

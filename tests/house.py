@@ -34,6 +34,7 @@ ADDRESSES = {  # where each optional package may be imported
     **dict.fromkeys(("cvxpy", "cvxpylayers"), (CONVEX_PROGRAM,)),
     "matplotlib": ("bigrad/",),  # and one module a room, see below
     "numba": (COMBINATORIAL,),
+    "ortools": (COMBINATORIAL,),
     "numpy": (COMBINATORIAL, RLHF, CONVEX_PROGRAM),
     "scipy": (COMBINATORIAL, RLHF),
 }
@@ -47,6 +48,8 @@ DRAWERS = {"utils", "util", "common", "helpers", "helper", "misc", "core"}
 MOST_NAMES, MOST_LINES = 25, 300
 LONG_FILES = {  # path: why it may be longer than MOST_LINES
     "benchmarks/implicit_gradients.py": "six tables on one set of problems",
+    "examples/terrain_interdiction.py": "nine ways to train one network, and how they are judged",
+    "examples/tour_interdiction.py": "the same nine ways",
 }
 
 

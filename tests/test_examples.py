@@ -17,6 +17,13 @@ SAYS = {
     "tune_elastic_net.py": "scikit-learn's coefficients there differ by",
     "tune_ridge.py": "Certificate(argmin: CONVERGED",
     "inverse_reward.py": "learnt reward",
+    "four_rooms.py": "by finite differences",
+    "reward_shaping.py": "no policy has more than",
+    "synthetic_rates.py": "from step",
+    "tabular_rlhf.py": "preference loss",
+    "predict_then_optimize.py": "least regret",
+    "terrain_interdiction.py": "best in",
+    "tour_interdiction.py": "best in",
 }
 
 

@@ -13,8 +13,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 OPTIONAL = {
-    *("cvxpy", "cvxpylayers", "fastapi", "gymnasium", "imageio", "matplotlib", "mujoco", "numba", "rich"),
-    *("safetensors", "scipy", "sklearn", "stable_baselines3", "tensorboard", "tyro", "uvicorn"),
+    *("cvxpy", "cvxpylayers", "fastapi", "gymnasium", "imageio", "matplotlib", "mujoco", "numba", "ortools"),
+    *("rich", "safetensors", "scipy", "sklearn", "stable_baselines3", "tensorboard", "tyro", "uvicorn"),
 }
 SLOW_TORCH = ("torch._dynamo", "torch._inductor", "torch._functorch", "torch.func", "torch.onnx", "torch.distributed")
 

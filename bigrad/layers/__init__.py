@@ -7,6 +7,8 @@ if __name__ != "bigrad.layers":
 
 from bigrad.layers.argmin import ArgMin
 from bigrad.layers.bilevel import Bilevel
+from bigrad.layers.bilevel_combinatorial import BilevelCombinatorial
+from bigrad.layers.combinatorial import Combinatorial
 from bigrad.layers.convex_program import ConvexProgram
 from bigrad.layers.quadratic_program import QuadraticProgram
 from bigrad.layers.root import FixedPoint, Root
@@ -16,6 +18,8 @@ from bigrad.layers.soft_response import SoftResponse
 __all__ = [
     "ArgMin",
     "Bilevel",
+    "BilevelCombinatorial",
+    "Combinatorial",
     "ConvexProgram",
     "FixedPoint",
     "QuadraticProgram",

@@ -9,8 +9,11 @@ from torch import Tensor, nn
 
 from bigrad.certificate import Certificate, OnFailure, check_on_failure
 from bigrad.errors import InputError
-from bigrad.gradients import GradientRule
-from bigrad.mdp import SoftSolution, solve_soft_bellman
+from bigrad.gradients import GradientRule, WarmStart
+from bigrad.mdp import PolicyIteration, SoftSolution, SparseTransition, solve_soft_bellman
+from bigrad.solvers import Solver
+
+Transition = Tensor | SparseTransition
 
 
 class SoftBellman(nn.Module):
@@ -37,44 +40,67 @@ class SoftBellman(nn.Module):
         torch.Size([2, 2])
     """
 
-    transition: Tensor | None
     certificate: Certificate | None
 
     def __init__(
         self,
-        transition: Tensor | None = None,
+        transition: Transition | None = None,
         *,
         discount: float | Tensor | None = None,
         temperature: float | Tensor | None = None,
+        solver: Solver | None = None,
         gradient: GradientRule | None = None,
         on_failure: OnFailure = "raise",
     ) -> None:
         super().__init__()
-        for name, given in (("transition", transition), ("discount", discount), ("temperature", temperature)):
+        if isinstance(transition, torch.Tensor) and transition.layout == torch.sparse_csr:
+            transition = SparseTransition.of(transition)
+        # In parts, as torch cannot copy a sparse tensor.
+        parts = (*vars(transition).values(),) if isinstance(transition, SparseTransition) else (transition,)
+        for place, part in enumerate(parts):
+            self.register_buffer(f"_transition_{place}", part, persistent=False)
+        self._parts = len(parts)
+        for name, given in (("discount", discount), ("temperature", temperature)):
             if isinstance(given, torch.Tensor):
                 self.register_buffer(name, given, persistent=False)
             else:
                 setattr(self, name, given)
+        self.solver = PolicyIteration() if solver is None else solver
         self.gradient = gradient
         self.on_failure = check_on_failure(on_failure)
         self.certificate = None
+
+    @property
+    def transition(self) -> Transition | None:
+        """The transition of every call that gives none."""
+        parts = [getattr(self, f"_transition_{place}") for place in range(self._parts)]
+        return SparseTransition(*parts) if len(parts) > 1 else parts[0]
 
     def forward(
         self,
         reward: Tensor,
         *,
-        transition: Tensor | None = None,
+        transition: Transition | None = None,
         discount: float | Tensor | None = None,
         temperature: float | Tensor | None = None,
+        init: Tensor | None = None,
+        warm_start: WarmStart | None = None,
     ) -> SoftSolution:
-        """Solve for this reward ``(*batch, S, A)``."""
+        """Solve for this reward ``(*batch, S, A)``; ``init`` starts this one call at other values ``(*batch, S)``,
+        ``warm_start`` where its last call ended."""
         given = {"transition": transition, "discount": discount, "temperature": temperature}
         filled: dict[str, Any] = {name: getattr(self, name) if it is None else it for name, it in given.items()}
         missing = [name for name, value in filled.items() if value is None]
         if missing:
             raise InputError(f"{' and '.join(missing)} not given: pass it to SoftBellman(...) or to the call")
         solution, self.certificate = solve_soft_bellman(
-            reward, **filled, gradient=self.gradient, on_failure=self.on_failure
+            reward,
+            **filled,
+            gradient=self.gradient,
+            on_failure=self.on_failure,
+            solver=self.solver,
+            init=init,
+            warm_start=warm_start,
         )
         return solution
 

@@ -26,6 +26,8 @@ from bigrad.linear import CG, Direct, Operator
 from bigrad.mdp import LeastSquaresCritic, Rollouts, Segments, Trace
 from bigrad.solvers import LBFGS, GradientDescent
 
+from .solutions import numbers, paths
+
 D = torch.float64
 
 
@@ -95,11 +97,6 @@ class Features(torch.nn.Module):
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         return self.linear(torch.cat([observation, action], -1)).squeeze(-1).tanh()
-
-
-def numbers(*shape: int) -> Tensor:
-    """Fixed numbers without a pattern."""
-    return torch.sin(torch.arange(torch.Size(shape).numel(), dtype=D) ** 1.5).reshape(shape)
 
 
 def moved(
@@ -223,6 +220,7 @@ CASES: dict[str, tuple[str, Callable[[torch.device], tuple[Tensor, ...]]]] = {
         moved(lambda: SoftBellman(transition(), discount=0.9, temperature=0.5), numbers(3, 4, 2)),
     ),
     "soft response": ("SoftResponse", response),
+    "combinatorial": ("Combinatorial", paths),
 }
 
 
