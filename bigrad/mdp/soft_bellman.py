@@ -1,8 +1,7 @@
-"""The soft Bellman fixed point and its derivatives, for a transition tensor that is known."""
+"""The soft Bellman fixed point and its derivatives, for a transition that is known."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,13 +9,14 @@ import torch
 from torch import Tensor
 
 from .. import calculus
-from ..certificate import Certificate, OnFailure, Status, check_on_failure
+from ..certificate import Certificate, OnFailure, check_on_failure
 from ..equation import Problem
-from ..errors import InputError
-from ..gradients import GradientRule, Implicit, Record
-from ..linear import Direct
-
-_ROW_TOLERANCE = 1e-5
+from ..errors import InputError, UnsupportedError
+from ..gradients import GradientRule, Implicit, Record, WarmStart
+from ..solvers import Solver
+from .decision_process import Transition, check_numbers, decision_process
+from .policy_iteration import PolicyIteration
+from .soft_bellman_equation import SoftBellmanEquation
 
 
 class SoftSolution(NamedTuple):
@@ -25,7 +25,7 @@ class SoftSolution(NamedTuple):
     Attributes:
         policy: action probabilities ``(*batch, S, A)``.
         value: soft values ``(*batch, S)``.
-        q_value: soft action values ``(*batch, S, A)``.
+        q_value: soft action values ``(*batch, S, A)``, minus infinity where there is no action.
     """
 
     policy: Tensor
@@ -35,24 +35,32 @@ class SoftSolution(NamedTuple):
 
 def soft_bellman(
     reward: Tensor,
-    transition: Tensor,
+    transition: Transition,
     discount: float | Tensor,
     temperature: float | Tensor,
     *,
+    solver: Solver | None = None,
     gradient: GradientRule | None = None,
     on_failure: OnFailure = "raise",
+    init: Tensor | None = None,
+    warm_start: WarmStart | None = None,
 ) -> SoftSolution:
     """The soft-optimal policy and values, differentiable in every tensor given; see :func:`solve_soft_bellman`."""
-    return solve_soft_bellman(reward, transition, discount, temperature, gradient, on_failure)[0]
+    given = (reward, transition, discount, temperature, gradient, on_failure)
+    return solve_soft_bellman(*given, solver=solver, init=init, warm_start=warm_start)[0]
 
 
 def solve_soft_bellman(
     reward: Tensor,
-    transition: Tensor,
+    transition: Transition,
     discount: float | Tensor,
     temperature: float | Tensor,
     gradient: GradientRule | None = None,
     on_failure: OnFailure = "raise",
+    *,
+    solver: Solver | None = None,
+    init: Tensor | None = None,
+    warm_start: WarmStart | None = None,
 ) -> tuple[SoftSolution, Certificate | None]:
     r"""Solve :math:`V_s = \tau \log \sum_a \exp\big((r_{sa} + \gamma \sum_{t} P_{sat} V_t) / \tau\big)`.
 
@@ -60,179 +68,86 @@ def solve_soft_bellman(
     made the reward. The solution is itself a root, so second derivatives are right too.
 
     Args:
-        reward: ``(*batch, S, A)``.
-        transition: probabilities of the next state, ``(*batch, S, A, S)``; each row sums to one, or is all zero where
-            the episode ends.
+        reward: ``(*batch, S, A)``; minus infinity where a state does not have the action, which then has probability
+            zero and no gradient.
+        transition: probabilities of the next state, ``(*batch, S, A, S)``, or one sparse CSR matrix ``(S * A, S)``, or
+            a :class:`SparseTransition`. Each row sums to one, or is all zero where the episode ends.
         discount: ``0 <= discount < 1``, a number or a tensor ``(*batch)``.
         temperature: weight of the entropy, positive, a number or a tensor ``(*batch)``.
-        gradient: how to differentiate; default ``Implicit(linear.Direct())``.
+        gradient: how to differentiate; default ``Implicit()``, which takes over the solver's factor up to 512 states
+            and uses ``linear.GMRES()`` above.
         on_failure: ``"raise"``, ``"warn"`` or ``"ignore"`` when the fixed point is not reached.
+        solver: :class:`PolicyIteration` by default, or :class:`ValueIteration`, or any solver of roots.
+        init: values ``(*batch, S)`` where the search starts; zero by default.
+        warm_start: where the last solve with it ended is where this one starts; takes the place of ``init`` then.
 
     Returns:
         the solution, and the certificate (``None`` under ``torch.func``).
 
     Raises:
-        InputError: wrong shapes, dtypes or devices, a row that is no distribution, a number out of range.
+        InputError: wrong shapes, dtypes or devices, a row that is no distribution, a sparse row with one state twice, a
+            state without an action, a number out of range.
         SolveError: the fixed point was not reached and ``on_failure="raise"``.
+        UnsupportedError: a CSR tensor under ``torch.func``, or a second derivative in its values (a
+            :class:`SparseTransition` has both).
 
     Source: Bilevel Reinforcement Learning via the Development of Hyper-gradient without Lower-Level Convexity
     (Yang, Gao, Yuan, 2025).
     """
-    inputs = _aligned(reward, transition, discount, temperature)
-    batch = torch.broadcast_shapes(*(x.shape[: x.ndim - events] for x, events in zip(inputs, _EVENTS, strict=True)))
-    record = Record(check_on_failure(on_failure))
-    rule = Implicit(Direct()) if gradient is None else gradient
+    equation, inputs, start = decision_process(reward, transition, discount, temperature)
+    record = Record(check_on_failure(on_failure), warm=warm_start)
+    rule = Implicit() if gradient is None else gradient
     if not isinstance(rule, GradientRule):
         raise InputError(f"gradient is {rule!r}; wanted one of bigrad.gradients, such as gradients.Implicit()")
-    start = reward.new_zeros((*batch, reward.shape[-2]))
-    value = rule.attach(SoftBellmanEquation(len(batch)), policy_iteration, start, inputs, record)
-    q_value = action_values(value, *inputs[:3])
-    policy = torch.softmax(q_value / inputs[3][..., None, None], -1)
+    method = PolicyIteration() if solver is None else solver
+    if not isinstance(method, Solver):
+        raise InputError(f"solver is {solver!r}; wanted one such as mdp.PolicyIteration()")
+    start = _begin(start, init, warm_start)
+    value = rule.attach(equation, _Checked(method), start, inputs, record)
+    if warm_start is not None:
+        warm_start.solution = value.detach()
+    # Apart from the solve: the policy is a function of the value, and the derivatives go through both.
+    policy = equation.policy(value, *inputs)
+    q_value = equation.action_values(value, *inputs[:3])
     return SoftSolution(policy, value, q_value), None if calculus.transforming() else record.certificate
 
 
-_EVENTS = (2, 3, 0, 0)  # dimensions of reward, transition, discount and temperature beyond the batch
-
-
-def action_values(value: Tensor, reward: Tensor, transition: Tensor, discount: Tensor) -> Tensor:
-    """``r + discount * P V``, ``(*batch, S, A)``."""
-    following = (transition @ value[..., None, :, None]).squeeze(-1)
-    return reward + discount[..., None, None] * following
-
-
 @dataclass(frozen=True)
-class SoftBellmanEquation(Problem):
-    """``V - T V = 0`` in the value ``(*batch, S)``, of inputs (reward, transition, discount, temperature)."""
+class _Checked:
+    """A solve that looks at the numbers first."""
 
-    batch_dims: int
-    companions = 4  # under nested vmaps, inputs without a dimension would be aligned with another one's
+    solver: Solver
 
-    def residual(self, y: Tensor, *inputs: Tensor) -> Tensor:
-        """``V - T V``."""
-        reward, transition, discount, temperature = inputs
-        q_value = action_values(y, reward, transition, discount)
-        scale = temperature[..., None]
-        return y - scale * torch.logsumexp(q_value / scale[..., None], -1)
+    @property
+    def steps(self) -> Solver:
+        """The solver, for a rule that replays its steps."""
+        return self.solver
 
-    def jacobian(self, y: Tensor, *inputs: Tensor) -> Tensor:
-        """``I - discount * P^pi`` with the policy that is soft-greedy in ``y``."""
-        reward, transition, discount, temperature = inputs
-        policy = torch.softmax(action_values(y, reward, transition, discount) / temperature[..., None, None], -1)
-        moves = torch.einsum("...sa,...sat->...st", policy, transition)
-        identity = torch.eye(y.shape[-1], dtype=y.dtype, device=y.device)
-        return identity - discount[..., None, None] * moves
-
-    def vmapped(self, in_dims: Sequence[int | None]) -> SoftBellmanEquation:
-        """Every operation here broadcasts over leading batch dimensions already."""
-        return SoftBellmanEquation(self.batch_dims + 1)
+    def __call__(self, problem: Problem, start: Tensor, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Certificate]:
+        if isinstance(problem, SoftBellmanEquation):
+            reward, transition, discount, temperature = inputs
+            inputs = (reward, problem.shared(transition), discount, temperature)
+            check_numbers(problem, *inputs)
+        value, certificate = self.solver.solve(problem, start, inputs)
+        certificate.what = "soft Bellman"
+        return value, certificate
 
 
-def policy_iteration(
-    problem: Problem, start: Tensor, inputs: tuple[Tensor, ...], max_steps: int = 100
-) -> tuple[Tensor, Certificate]:
-    """Newton's method on the soft Bellman equation, which is soft policy iteration: it converges from anywhere."""
-    assert isinstance(problem, SoftBellmanEquation)
-    _check_values(*inputs)
-    eps = torch.finfo(start.dtype).eps
-    tolerance = 1e-10 if start.dtype == torch.float64 else 1e-5
-    value = start
-    residual = problem.residual(value, *inputs)
-    norm = residual.abs().amax(-1)
-    wanted = tolerance + tolerance * norm
-    steps = torch.zeros(norm.shape, dtype=torch.int64, device=norm.device)
-    best, best_norm = value, norm
-    live = norm.isfinite()
-    for _ in range(max_steps):
-        # Newton doubles the digits a step: one more beyond the tolerance costs little and reaches rounding error.
-        live = live & (best_norm > 0.1 * eps)
-        if not bool(live.any()):
-            break
-        correction = torch.linalg.solve(problem.jacobian(value, *inputs), residual.unsqueeze(-1)).squeeze(-1)
-        value = torch.where(live.unsqueeze(-1), value - correction, value)
-        residual = problem.residual(value, *inputs)
-        norm = residual.abs().amax(-1)
-        steps = steps + live
-        better = norm < best_norm
-        best = torch.where(better.unsqueeze(-1), value, best)
-        live = live & norm.isfinite() & ((best_norm > wanted) | (norm < 0.5 * best_norm))
-        best_norm = torch.where(better, norm, best_norm)
-        floor = 100 * eps * (best.abs().amax(-1) + inputs[0].abs().amax((-1, -2)))
-        live = live & ~((best_norm <= floor) & ~better)
-    floor = 100 * eps * (best.abs().amax(-1) + inputs[0].abs().amax((-1, -2)))
-    status = torch.where(best_norm <= floor, int(Status.ROUNDING_FLOOR), int(Status.MAX_STEPS))
-    status = torch.where(best_norm <= wanted, int(Status.CONVERGED), status)
-    status = torch.where(best_norm.isfinite(), status, int(Status.NON_FINITE))  # an infinite tolerance is always met
-    return best, Certificate("soft Bellman", status, best_norm, wanted, steps)
-
-
-def _aligned(
-    reward: Tensor, transition: Tensor, discount: float | Tensor, temperature: float | Tensor
-) -> tuple[Tensor, ...]:
-    """The four inputs as tensors whose batch dimensions line up from the right."""
-    for name, tensor in (("reward", reward), ("transition", transition)):
-        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-            kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise InputError(f"{name} is {kind}; wanted a real floating-point tensor")
-    if reward.ndim < 2 or transition.ndim < 3:
-        raise InputError(
-            f"reward has shape {tuple(reward.shape)} and transition {tuple(transition.shape)}; "
-            "wanted (*batch, S, A) and (*batch, S, A, S)"
-        )
-    states, actions = reward.shape[-2:]
-    if tuple(transition.shape[-3:]) != (states, actions, states):
-        raise InputError(
-            f"transition has shape {tuple(transition.shape)}; with a reward of {tuple(reward.shape)} it must end with "
-            f"{(states, actions, states)}"
-        )
-    if 0 in (states, actions):
-        raise InputError(f"reward has shape {tuple(reward.shape)}; at least one state and one action are needed")
-    named = {"transition": transition, "discount": discount, "temperature": temperature}
-    numbers = {}
-    for name, given in named.items():
-        if not isinstance(given, (int, float, Tensor)):
-            raise InputError(f"{name} is {given!r}; wanted a number or a tensor")
-        tensor = given if isinstance(given, Tensor) else torch.tensor(given, dtype=reward.dtype, device=reward.device)
-        if tensor.dtype != reward.dtype:
-            raise InputError(f"{name} has dtype {tensor.dtype} and reward {reward.dtype}: convert one with .to()")
-        if tensor.device != reward.device and tensor.ndim > 0:
-            raise InputError(f"{name} is on {tensor.device} and reward on {reward.device}: move one with .to()")
-        numbers[name] = tensor.to(reward.device)
-    if reward.device.type == "meta":
-        raise InputError("reward is on the meta device, which holds no numbers: give it some with .to_empty()")
-    inputs = (reward, *numbers.values())
-    rank = max(x.ndim - events for x, events in zip(inputs, _EVENTS, strict=True))
+def _begin(start: Tensor, init: Tensor | None, warm: WarmStart | None) -> Tensor:
+    """Where the search starts."""
+    if warm is not None:
+        if calculus.transforming():
+            raise UnsupportedError("a warm start remembers plain numbers: leave it out under a torch.func transform")
+        if warm.solution is not None:
+            init = warm.solution
+    if init is None:
+        return start
+    if not isinstance(init, Tensor) or init.dtype != start.dtype or init.device != start.device:
+        raise InputError(f"the start is {init!r}; wanted a tensor of the reward's dtype and on its device")
     try:
-        torch.broadcast_shapes(*(x.shape[: x.ndim - events] for x, events in zip(inputs, _EVENTS, strict=True)))
+        wide = init.detach().expand(start.shape)
     except RuntimeError as error:
-        shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
-        raise InputError(f"the batches of reward, transition, discount and temperature differ: {shapes}") from error
-    lifted = []
-    for x, events in zip(inputs, _EVENTS, strict=True):
-        lifted.append(x.reshape((1,) * (rank - x.ndim + events) + x.shape))
-    return tuple(lifted)
-
-
-def _check_values(reward: Tensor, transition: Tensor, discount: Tensor, temperature: Tensor) -> None:
-    """Raise :class:`InputError` where a number makes no Markov decision process."""
-    if not bool(reward.isfinite().all()):
-        raise InputError("reward contains NaN or infinity; wanted finite numbers")
-    outside = ~((discount >= 0) & (discount < 1))
-    if bool(outside.any()):
-        found = float(discount[outside][0])
-        raise InputError(f"discount is {found:.6g}; wanted 0 <= discount < 1 (an endless sum has no value at 1)")
-    outside = ~((temperature > 0) & temperature.isfinite())
-    if bool(outside.any()):
-        raise InputError(f"temperature is {float(temperature[outside][0]):.6g}; wanted a positive finite number")
-    total = transition.sum(-1)
-    smallest = float(transition.min())
-    good = (total - 1).abs() <= _ROW_TOLERANCE
-    good = good | (transition.abs() <= _ROW_TOLERANCE).all(-1)
-    if not bool(good.all()):
-        place = int((~good).reshape(-1).nonzero()[0, 0])
-        state, action = divmod(place % (total.shape[-2] * total.shape[-1]), total.shape[-1])
         raise InputError(
-            f"the transition row of state {state}, action {action} sums to {float(total.reshape(-1)[place]):.6g}; "
-            "wanted 1, or all zeros where the episode ends: divide the row by its sum"
-        )
-    if smallest < -_ROW_TOLERANCE:
-        raise InputError(f"a transition probability is {smallest:.6g}; wanted none below 0")
+            f"the start has shape {tuple(init.shape)}; wanted that of the value, {tuple(start.shape)}"
+        ) from error
+    return torch.where(wide.isfinite().all(-1, keepdim=True), wide, start)  # a failed solve leaves what is no start

@@ -55,7 +55,7 @@ def spoiled(place: tuple[int, ...], row: list[float]) -> Tensor:
         ("transition", spoiled((2, 1), [0.5, 0.25, 0.0]), r"state 2, action 1 sums to 0\.75"),
         ("transition", spoiled((0, 1), [float("nan"), 0.5, 0.5]), r"state 0, action 1 sums to nan"),
         ("transition", spoiled((0, 0), [1.25, -0.25, 0.0]), r"transition probability is -0\.25"),
-        ("transition", spoiled((0, 0), [1e-3, -1e-3, 0.0]), r"state 0, action 0 sums to 0"),
+        ("transition", spoiled((0, 0), [1e-3, -1e-3, 0.0]), r"transition probability is -0\.001"),
         ("transition", TRANSITION[:, :, :2], r"\(3, 2, 2\).*must end with \(3, 2, 3\)"),
         ("transition", TRANSITION[:2], r"must end with \(3, 2, 3\)"),
         ("transition", TRANSITION[0], r"wanted \(\*batch, S, A\) and \(\*batch, S, A, S\)"),

@@ -1,0 +1,67 @@
+"""A random incentive problem: the leader pays, the follower answers, and both live in one random MDP."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..mdp import SegmentLoss, policy_value
+from .reference import ReferenceProblem
+from .tabular import TabularMDP
+
+
+def incentive_problem(
+    mdp: TabularMDP,
+    generator: torch.Generator,
+    leader_discount: float = 0.8,
+    price: float = 0.05,
+    moving: bool = False,
+    steps: int | None = None,
+) -> ReferenceProblem:
+    r"""Minimise the leader's discounted cost, :math:`E \sum_t \gamma_L^t \bar c(s_t, a_t) + \tfrac{p}{2} \|x\|^2`.
+
+    Args:
+        mdp: its reward is the follower's.
+        generator: draws the leader's cost table and, if ``moving``, how the transition depends on ``x``.
+        leader_discount: below 1.
+        price: p.
+        moving: whether the transition depends on ``x`` too.
+        steps: after so many steps the cost ends, which is what segments see; ``None`` is never, and no ``loss``.
+    """
+    states, actions, size = mdp.design.shape
+    cost = torch.randn(states, actions, generator=generator, dtype=mdp.design.dtype)
+    tilt = torch.randn(states, actions, states, size, generator=generator, dtype=mdp.design.dtype)
+
+    def transition(x: Tensor) -> Tensor:
+        weighted = mdp.transition * (0.3 * torch.tanh(tilt @ x)).exp()
+        total = weighted.sum(-1, keepdim=True)
+        return weighted / torch.where(total > 0, total, 1.0)
+
+    def price_of(x: Tensor) -> Tensor:
+        return 0.5 * price * x.square().sum()
+
+    loss = (
+        None
+        if steps is None
+        else SegmentLoss(
+            lambda x, segments: segments.discounted(cost, leader_discount)[:, 0] + price_of(x), steps=steps
+        )
+    )
+
+    def leader(x: Tensor, policy: Tensor) -> Tensor:
+        moves = transition(x) if moving else mdp.transition
+        if loss is not None:
+            return loss.expected(x, policy, moves, mdp.start)
+        return mdp.start @ policy_value(policy, cost, moves, leader_discount)[0] + price_of(x)
+
+    return ReferenceProblem(
+        reward=mdp.reward,
+        transition=transition if moving else mdp.transition,
+        start=mdp.start,
+        discount=mdp.discount,
+        temperature=mdp.temperature,
+        leader=leader,
+        loss=loss,
+        name="random incentive problem",
+        init=torch.randn(size, generator=generator, dtype=mdp.design.dtype),
+    )
