@@ -1,10 +1,10 @@
 """Plan a tour through cities that are known by features only, while somebody makes two of its roads harder.
 
-A city has a place on the globe and a difficulty; both are hidden in 16 features, which are noisy and the same
-random function of them for all cities. A road costs its distance z, and w, the sum of its ends' difficulties, is added where it
-is raised. A leader first raises two roads of eight cities, a follower then takes the cheapest tour:
-max_x min_y <z + x * w, y>, a `combinatorial.Interdiction` over a `combinatorial.Tour`. A network reads places and
-difficulties off the features, one city at a time. How it is trained:
+A city has a place on the globe and a difficulty; both are hidden in 16 features, which are noisy and the same random
+function of them for all cities. A road costs its distance z, and w, the sum of its ends' difficulties, is added where
+it is raised. A leader first raises two roads of eight cities, a follower then takes the cheapest tour: max_x min_y <z
++ x * w, y>, a `combinatorial.Interdiction` over a `combinatorial.Tour`. A network reads places and difficulties off
+the features, one city at a time. How it is trained:
 
 - two-stage: regression on the true costs of all roads; the others, but for the next, only see who did what;
 - two-stage + residual: also the excess of the true points' predicted value over that of the predicted game;
