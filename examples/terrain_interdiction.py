@@ -7,12 +7,12 @@ leader then raises three tiles, and the follower knows that: min_y max_x <z + x 
 
 - two-stage: regression on the true costs of all tiles; the others, but for the next, only see who did what;
 - two-stage + residual: also the excess of the true points' predicted value over that of the predicted game;
-- BB fixed, BB bilevel, PT: through both levels, by blackbox differentiation with the other level fixed, or of both
-  solved again, with the Hamming distance to the true raised tiles and path; by pass-through with the squared distance;
-- BB-1, ST-1: through the path alone, by blackbox and straight-through, as if there were no leader. At the test they
-  meet one all the same, with a damage that was never trained, or with one from a regression of its own (+ w);
-- SL: a network that looks wider learns raised tiles and path as labels, without a solver; its answer are the three
-  likeliest tiles and the path of least 1 - probability.
+- BB fixed, BB bilevel, PT: through both levels, by blackbox differentiation with the other level fixed or of both
+  (Hamming distance to the true points), or by pass-through (squared distance);
+- BB-1, ST-1: through the path alone, as if there were no leader; at the test with a damage that was never trained, or
+  with one from a regression of its own (+ w);
+- SL: a network that looks wider learns tiles and path as labels, no solver; it answers the three likeliest tiles and
+  the path of least 1 - p.
 
 The set-up is our own. Costs learnt from points have no scale, so they are divided by their map's mean of z. Judged with
 the true costs: a path is optimal if it is worth the game's value once the best leader has answered it, raised tiles if
@@ -216,11 +216,12 @@ def run(size: int, seed: int, method: str, counts: tuple[int, int, int]) -> dict
     return rows
 
 
-def summary(runs: dict[str, dict[str, dict[str, Any]]]) -> Table:
+def summary(runs: dict[str, dict[str, dict[str, Any]]], seeds: int) -> Table:
     """Of each size and method the mean and the standard deviation over the seeds."""
     found: Table = {}
     for size in dict.fromkeys(key.split(",")[0] for key in runs):
-        of_size = [rows for key, rows in runs.items() if key.split(",")[0] == size]
+        keys = [f"{size}, seed {seed}" for seed in range(seeds)]
+        of_size = [runs[key] for key in keys if key in runs]
         for name, what in product(of_size[0], (*SHARES, *REGRETS, "CPU seconds")):
             values = [rows[name][what] for rows in of_size if name in rows]
             spread = stdev(values) if len(values) > 1 else 0.0
@@ -268,44 +269,36 @@ def draw(path: Path, record: dict[str, Any], counts: tuple[int, int, int]) -> No
 
 def save(path: Path, record: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    whole = path.with_suffix(".part")
-    whole.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(whole, path)
+    path.with_suffix(".part").write_text(json.dumps(record, indent=1) + "\n")
+    os.replace(path.with_suffix(".part"), path)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one seed, 12 x 12 only, few maps")
     parser.add_argument("--out", type=Path, help="runs/terrain_interdiction.json, with --quick ..._quick.json")
+    parser.add_argument("--seeds", type=int, help="how many; a record can be continued with more")
     settings = parser.parse_args()
     out = settings.out or Path(f"runs/terrain_interdiction{'_quick' if settings.quick else ''}.json")
     sizes, seeds, counts = ((12,), 1, (40, 40, 4)) if settings.quick else ((12, 18, 24), 3, (160, 200, 16))
     setting = {"budget": BUDGET, "order": GAME.order, "costs": [*COSTS], "damages": [*DAMAGES], "noise": NOISE}
     setting |= {"steps": STEPS, "learning rate": LR, "batch": BATCH, "training maps, test maps, epochs": [*counts]}
-    runs: dict[str, dict[str, Any]] = {}
-    if out.exists():
-        earlier = json.loads(out.read_text())
-        if earlier["setting"] != setting:
-            raise SystemExit(f"{out} has another setting: move it away, or name another --out")
-        runs = earlier["runs"]
-    record = {
-        "setting": setting,
-        "seeds": list(range(seeds)),
-        "mean and deviation": {},
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("bigrad", "torch", "numba")},
-        "hardware": {"machine": platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
-        "command": " ".join(["python", *sys.argv]),
-        "runs": runs,
-    }
+    seeds = settings.seeds or seeds
+    earlier = json.loads(out.read_text()) if out.exists() else {"setting": setting, "runs": {}}
+    if earlier["setting"] != setting:
+        raise SystemExit(f"{out} has another setting: move it away, or name another --out")
+    runs: dict[str, dict[str, Any]] = earlier["runs"]
+    versions = {"python": platform.python_version()} | {name: version(name) for name in ("bigrad", "torch", "numba")}
+    hardware = {"machine": platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    record = {"setting": setting, "seeds": list(range(seeds)), "mean and deviation": {}, "versions": versions}
+    record |= {"hardware": hardware, "command": " ".join(["python", *sys.argv]), "runs": runs}
     for seed, size, method in product(range(seeds), sizes, LOSSES):
         rows = runs.setdefault(f"{size}x{size}, seed {seed}", {})
         if method not in rows:
             rows |= run(size, seed, method, counts)
-            record["mean and deviation"] = summary(runs)
             save(out, record)
             print(f"{size}x{size}, seed {seed}, {method}: both optimal {rows[method]['both optimal']:.1%}", flush=True)
-    record["mean and deviation"] = summary(runs)
+    record["mean and deviation"] = summary(runs, seeds)
     save(out, record)
     show(record["mean and deviation"])
     draw(out.with_suffix(".png"), record, counts)

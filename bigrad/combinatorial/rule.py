@@ -95,5 +95,6 @@ def solve_projected(oracle: Oracle, costs: Tensor, certificate: OracleCertificat
     certificate.count(batch.numel(), costs.numel(), outside)
     if batch.numel() == 0:
         return torch.zeros_like(costs)
+    oracle.check_finite(inside)
     with calculus.precise(costs.device):
         return oracle.solve(inside.reshape(batch.numel(), *event)).reshape(costs.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -89,7 +90,9 @@ class Rows:
         """``v -> M v`` for entries ``values`` ``(entries,)`` and ``v`` ``(width,)``."""
         size = (len(self.crow) - 1, self.width)
         if values.is_cuda or torch.backends.mkl.is_available():
-            matrix = torch.sparse_csr_tensor(self.crow, self.col, values, size, check_invariants=False)
+            with warnings.catch_warnings():  # torch says once that its CSR tensors are in beta
+                warnings.simplefilter("ignore", UserWarning)
+                matrix = torch.sparse_csr_tensor(self.crow, self.col, values, size, check_invariants=False)
             return lambda v: matrix @ v
         row = torch.arange(size[0], device=values.device).repeat_interleave(self.crow.diff().long())
         col = self.col.long()

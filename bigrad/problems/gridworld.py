@@ -53,8 +53,8 @@ def grid_world(rows: tuple[str, ...], fail: float = 0.0, dtype: torch.dtype = to
     Whatever would leave the grid or enter a wall stays where it is.
 
     Example:
-        >>> grid_world(("   ", " # "), fail=0.3).transition[0, 1].tolist()
-        [0.2, 0.7, 0.0, 0.1, 0.0]
+        >>> grid_world(("   ", " # "), fail=0.3).transition[0, 1]
+        tensor([0.2000, 0.7000, 0.0000, 0.1000, 0.0000], dtype=torch.float64)
     """
     if not 0 <= fail < 1:
         raise InputError(f"fail is {fail}; wanted 0 <= fail < 1")
