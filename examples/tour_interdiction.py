@@ -18,7 +18,8 @@ The set-up is our own, in the style of the globe of flags. Judged with the true 
 follower's best answer to them is worth the game's value, a tour is if it is a best answer to the roads that were
 predicted with it. Regrets are shares of the game's value. Each seed has features and cities of its own.
 
-WHAT CAME OUT
+Two-stage learning wins by far: both optimal in 40 % of the tests, 3 % with the residual and at most 0.1 % for all that
+only see who did what. These have not learnt the places at all in 30 epochs; their settings are not tuned for tours.
 
 python examples/tour_interdiction.py [--quick] [--out runs/tour_interdiction.json]
 

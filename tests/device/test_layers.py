@@ -26,6 +26,7 @@ from bigrad.linear import CG, Direct, Operator
 from bigrad.mdp import LeastSquaresCritic, Rollouts, Segments, Trace
 from bigrad.solvers import LBFGS, GradientDescent
 
+from .games import games
 from .solutions import numbers, paths
 
 D = torch.float64
@@ -221,6 +222,7 @@ CASES: dict[str, tuple[str, Callable[[torch.device], tuple[Tensor, ...]]]] = {
     ),
     "soft response": ("SoftResponse", response),
     "combinatorial": ("Combinatorial", paths),
+    "bilevel combinatorial": ("BilevelCombinatorial", games),
 }
 
 
