@@ -42,9 +42,11 @@ test: lint types ## every check: lint, types, house rules, tests, doctests, READ
 bench: $(INSTALLED) ## measure, beside the peers in environments of their own, and write benchmarks/results
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/response_forms.py
+	for table in combinatorial_oracles interdiction soft_bellman; do $(BIN)/python benchmarks/$$table.py || exit 1; done
 	$(PYTHON) benchmarks/peers.py
 	for table in implicit_gradients unrolled_memory quadratic_programs transforms; do \
 	benchmarks/.peers/torch/bin/python -W ignore benchmarks/$$table.py || exit 1; done
+	benchmarks/.peers/pyepo/bin/python -W ignore benchmarks/predict_then_optimize.py
 	$(BIN)/python benchmarks/targets.py
 
 reproduce: $(INSTALLED) ## run the demo's five seeds again into benchmarks/results/demo
