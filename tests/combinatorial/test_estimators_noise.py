@@ -81,6 +81,19 @@ def test_sums_of_gamma_noise_add_up_to_gumbel_noise() -> None:
     torch.testing.assert_close((total <= 1.0).double().mean(), chance, rtol=0, atol=0.01)
 
 
+@pytest.mark.parametrize("k", [1, 2, 5, 20])
+def test_a_term_of_the_sums_is_a_gamma_number(k: int) -> None:
+    """By its distribution function, of which it takes every level equally often; under ``vmap`` as well."""
+    noise, level = SumOfGamma(k=k, terms=1), torch.linspace(0.05, 0.95, 19, dtype=D)
+    alone = noise.draw(torch.zeros((), dtype=D), 200_000, seeded())
+    many = torch.func.vmap(lambda cost: noise.draw(cost, 100, seeded()), randomness="different")
+    for drawn in (alone, many(torch.zeros(2000, dtype=D)).flatten()):
+        reached = torch.special.gammainc(torch.full_like(drawn, 1 / k), drawn)
+        below = (reached.unsqueeze(-1) <= level).double().mean(0)
+        torch.testing.assert_close(below, level, rtol=0, atol=0.005)
+        torch.testing.assert_close(drawn.mean(), torch.tensor(1 / k, dtype=D), rtol=0.05, atol=0)
+
+
 @pytest.mark.parametrize("noise", [Normal(2.0), Gumbel(2.0), LogNormal(0.5), SumOfGamma(2.0)], ids=str)
 def test_noise_keeps_dtype_and_follows_its_scale(noise: Normal) -> None:
     for dtype in (torch.float32, D):
