@@ -67,6 +67,7 @@ def regret(quick: bool) -> list[Row]:
                 "std": row["std"],
                 "best epoch %": row["best_epoch"],
                 "zero gradients": row["zero_gradients"],
+                "seeds": list(range(seeds)),
                 "seconds": row["seconds"],
                 "at most": limit,
                 "verdict": verdict(row["regret"], limit),
@@ -166,6 +167,7 @@ def training(quick: bool) -> list[Row]:
                 "over PyEPO": ours / seconds,
                 "bigrad regret %": run["regret"][-1],
                 "PyEPO regret %": last,
+                "seeds": [0],
                 "at most": 0.1,
                 "verdict": verdict(ours / seconds, 0.1),
             }
