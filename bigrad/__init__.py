@@ -10,7 +10,7 @@ from .errors import BigradError, InputError, MissingPackage, RunError, SolveErro
 from .solvers import argmin, bilevel, fixed_point, root
 
 if TYPE_CHECKING:
-    from . import layers, mdp
+    from . import combinatorial, layers, mdp, problems
 
 __version__ = "0.1.0"
 
@@ -27,11 +27,13 @@ __all__ = [
     "UnsupportedError",
     "argmin",
     "bilevel",
+    "combinatorial",
     "fixed_point",
     "gradients",
     "layers",
     "linear",
     "mdp",
+    "problems",
     "root",
     "solvers",
 ]
@@ -39,6 +41,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """The rooms upstairs are entered when first asked for: who calls a function door does not wait for them."""
-    if name in ("layers", "mdp"):
+    if name in ("combinatorial", "layers", "mdp", "problems"):
         return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -63,6 +63,11 @@ def vmapping() -> bool:
     return any(level.key() == torch._C._functorch.TransformType.Vmap for level in stack)
 
 
+def lead(tensor: Tensor, dim: int | None, size: int) -> Tensor:
+    """A tensor with the dimension that vmap maps in front; one without it is repeated ``size`` times."""
+    return tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+
+
 def precise(device: torch.device) -> AbstractContextManager[Any]:
     """Within the context, autocast lowers no precision on ``device``."""
     if torch.is_autocast_enabled(device.type):

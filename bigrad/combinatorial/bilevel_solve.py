@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..calculus import lead
 from ..certificate import OnFailure
 from ..errors import UnsupportedError
 from .bilevel_certificate import BilevelCertificate
 from .bilevel_oracle import BilevelOracle
+from .estimate import Estimate
 
 Pull = Callable[["Answer", Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -32,6 +34,14 @@ class BilevelCall:
     certificate: BilevelCertificate
     on_failure: OnFailure
     pull: Pull | None = None
+
+    @property
+    def refusal(self) -> str:
+        """What the error of any other derivative says."""
+        return (
+            f"{self.certificate.what} estimates first derivatives in reverse mode only: both levels' points are "
+            "piecewise constant, and neither forward mode nor the derivative of an estimate means anything"
+        )
 
     def solve(self, z: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
         """Both points ``(*batch, *event)``, counted, and with a proof unless ``on_failure`` does without."""
@@ -100,15 +110,15 @@ class _Solved(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> None:
-        raise UnsupportedError(_refusal(ctx.call))
+        raise UnsupportedError(ctx.call.refusal)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], call: BilevelCall, *costs: Tensor) -> Any:
         # A vmapped batch of problems is a larger batch, which the oracle solves in one call.
-        return _Solved.apply(call, *_lead(costs, in_dims[1:], info.batch_size)), (0, 0)
+        return _Solved.apply(call, *_folded(costs, in_dims[1:], info.batch_size)), (0, 0)
 
 
-class _Pulled(torch.autograd.Function):
+class _Pulled(Estimate):
     """The gradients of ``z`` and ``w`` that the rule makes of those of ``x`` and ``y``; they have no derivative."""
 
     @staticmethod
@@ -125,30 +135,10 @@ class _Pulled(torch.autograd.Function):
         return torch.where(lost, torch.nan, pulled[0]), torch.where(lost, torch.nan, pulled[1])
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.call = inputs[0]
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Any) -> None:
-        raise UnsupportedError(_refusal(ctx.call))
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> None:
-        raise UnsupportedError(_refusal(ctx.call))
-
-    @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], call: BilevelCall, *tensors: Tensor) -> Any:
-        return _Pulled.apply(call, *_lead(tensors, in_dims[1:], info.batch_size)), (0, 0)
+        return _Pulled.apply(call, *_folded(tensors, in_dims[1:], info.batch_size)), (0, 0)
 
 
-def _lead(tensors: tuple[Tensor, ...], dims: tuple[int | None, ...], size: int) -> list[Tensor]:
-    """The mapped dimension in front; a tensor without one is repeated."""
-    pairs = zip(tensors, dims, strict=True)
-    return [tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0) for tensor, dim in pairs]
-
-
-def _refusal(call: BilevelCall) -> str:
-    return (
-        f"{call.certificate.what} estimates first derivatives in reverse mode only: both levels' points are piecewise "
-        "constant, and neither forward mode nor the derivative of an estimate means anything"
-    )
+def _folded(tensors: tuple[Tensor, ...], dims: tuple[int | None, ...], size: int) -> list[Tensor]:
+    """The mapped dimension in front of all of them."""
+    return [lead(tensor, dim, size) for tensor, dim in zip(tensors, dims, strict=True)]

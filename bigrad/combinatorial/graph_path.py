@@ -68,11 +68,7 @@ class GraphShortestPath(Oracle):
 
     def check(self, cost: Tensor) -> None:
         """Raise :class:`InputError` where there is not one cost for each edge."""
-        if cost.shape[-1] != len(self.edges):
-            raise InputError(
-                f"GraphShortestPath: the cost has shape {tuple(cost.shape)}; wanted (*batch, {len(self.edges)}), one "
-                "number for each edge"
-            )
+        self.check_count(cost, len(self.edges), "edge")
 
     def solve(self, cost: Tensor) -> Tensor:
         """The paths ``(B, E)`` for costs ``(B, E)``."""

@@ -69,11 +69,7 @@ class Knapsack(Oracle):
 
     def check(self, cost: Tensor) -> None:
         """Raise :class:`InputError` where there is not one profit for each item."""
-        if cost.shape[-1] != len(self.weights):
-            raise InputError(
-                f"Knapsack: the profits have shape {tuple(cost.shape)}; wanted (*batch, {len(self.weights)}), one for "
-                "each item"
-            )
+        self.check_count(cost, len(self.weights), "item")
 
     def solve(self, cost: Tensor) -> Tensor:
         """The packings ``(B, n)`` for profits ``(B, n)``."""

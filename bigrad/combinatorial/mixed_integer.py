@@ -78,11 +78,7 @@ class MixedInteger(Oracle):
 
     def check(self, cost: Tensor) -> None:
         """Raise :class:`InputError` where there is not one cost for each entry."""
-        if cost.shape[-1] != self.A.shape[1]:
-            raise InputError(
-                f"MixedInteger: the cost has shape {tuple(cost.shape)}; wanted (*batch, {self.A.shape[1]}), one number "
-                "for each column of A"
-            )
+        self.check_count(cost, self.A.shape[1], "column of A")
 
     def solve(self, cost: Tensor) -> Tensor:
         """The best points ``(B, n)`` for costs ``(B, n)``.

@@ -34,6 +34,14 @@ class Oracle(ABC):
     def check(self, cost: Tensor) -> None:  # noqa: B027  # most oracles take every shape
         """Raise :class:`InputError` where the shape ``(*batch, *event)`` is none of this oracle's."""
 
+    def check_count(self, cost: Tensor, count: int, each: str) -> None:
+        """Raise :class:`InputError` where a problem's cost is not one number for each of ``count``."""
+        if cost.shape[-1] != count:
+            raise InputError(
+                f"{type(self).__name__}: the cost has shape {tuple(cost.shape)}; wanted (*batch, {count}), one number "
+                f"for each {each}"
+            )
+
     def project(self, cost: Tensor) -> Tensor:
         """The nearest cost in the domain."""
         return cost.clamp_min(0) if self.nonnegative else cost

@@ -11,6 +11,7 @@ from torch.overrides import wrap_torch_function
 
 from .. import calculus
 from ..errors import UnsupportedError
+from .estimate import Estimate
 from .noise import Noise
 from .oracle import Oracle
 from .oracle_certificate import OracleCertificate
@@ -35,6 +36,15 @@ class Call:
     certificate: OracleCertificate
     noise: Noise | None = None
     zeros: ZeroGradients | None = None
+
+    @property
+    def refusal(self) -> str:
+        """What the error of any other derivative says."""
+        return (
+            f"{self.certificate.what} estimates first derivatives in reverse mode only: the solution of a "
+            "combinatorial problem is piecewise constant, and neither forward mode nor the derivative of an estimate "
+            "means anything"
+        )
 
     def sample(self, cost: Tensor, drawn: Tensor | None, target: Tensor | None, points: Tensor) -> Sample:
         """The forward pass that these tensors belong to."""
@@ -98,7 +108,7 @@ class _Perturbed(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> None:
-        raise UnsupportedError(_refusal(ctx.call))
+        raise UnsupportedError(ctx.call.refusal)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], call: Call, *tensors: Tensor | None) -> Any:
@@ -120,7 +130,7 @@ class _Eager(_Perturbed):
         return output
 
 
-class _Pulled(torch.autograd.Function):
+class _Pulled(Estimate):
     """The gradient ``(*batch, *event)`` that the rule makes of a cotangent; it has no derivative itself."""
 
     @staticmethod
@@ -146,27 +156,8 @@ class _Pulled(torch.autograd.Function):
         return gradient
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.call = inputs[0]
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Any) -> None:
-        raise UnsupportedError(_refusal(ctx.call))
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> None:
-        raise UnsupportedError(_refusal(ctx.call))
-
-    @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], call: Call, *tensors: Tensor | None) -> Any:
         return _Pulled.apply(call, *_folded(tensors, in_dims[1:], info.batch_size, (2, 4))), 0
-
-
-def _refusal(call: Call) -> str:
-    return (
-        f"{call.certificate.what} estimates first derivatives in reverse mode only: the solution of a combinatorial "
-        "problem is piecewise constant, and neither forward mode nor the derivative of an estimate means anything"
-    )
 
 
 def _folded(
@@ -178,6 +169,6 @@ def _folded(
         if tensor is None:
             found.append(None)
             continue
-        moved = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+        moved = calculus.lead(tensor, dim, size)
         found.append(moved.transpose(0, 1) if place in sampled else moved)
     return found

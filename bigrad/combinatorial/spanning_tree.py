@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import Infeasible, InputError
+from ..errors import Infeasible
 from .compiled import runs_compiled
 from .graph import reached, read_edges
 from .oracle import Oracle
@@ -61,11 +61,7 @@ class SpanningTree(Oracle):
 
     def check(self, cost: Tensor) -> None:
         """Raise :class:`InputError` where there is not one cost for each edge."""
-        if cost.shape[-1] != len(self.edges):
-            raise InputError(
-                f"SpanningTree: the cost has shape {tuple(cost.shape)}; wanted (*batch, {len(self.edges)}), one number "
-                "for each edge"
-            )
+        self.check_count(cost, len(self.edges), "edge")
 
     def solve(self, cost: Tensor) -> Tensor:
         """The trees ``(B, E)`` for costs ``(B, E)``."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..calculus import lead
 from ..equation import Problem
 from ..errors import UnsupportedError
 
@@ -112,8 +113,3 @@ def side_by_side(
         for tensor, dim, flag in zip(inputs, dims, flags, strict=True)
     )
     return problem.vmapped(flags), tuple(moved)
-
-
-def lead(tensor: Tensor, dim: int | None, size: int) -> Tensor:
-    """The mapped dimension in front; a tensor without one is repeated."""
-    return tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)

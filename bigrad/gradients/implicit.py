@@ -16,7 +16,7 @@ from ..certificate import Certificate
 from ..equation import Adjoint, Problem
 from ..errors import InputError, UnsupportedError
 from ..linear import CG, GMRES, MINRES, Direct, Kept, LinearSolver, Operator
-from .detached import lead, side_by_side
+from .detached import side_by_side
 from .rule import GradientRule, Record, Solve
 
 
@@ -171,7 +171,7 @@ class _Root(torch.autograd.Function):
         # A vmapped root is a batch of independent problems, which is what the solvers solve anyway.
         problem, moved = side_by_side(task.problem, inputs, in_dims[2:], info.batch_size)
         batch = replace(task, problem=problem)
-        return _Root.apply(batch, lead(start, in_dims[1], info.batch_size), *moved), 0
+        return _Root.apply(batch, calculus.lead(start, in_dims[1], info.batch_size), *moved), 0
 
 
 @wrap_torch_function(lambda task, start, *inputs: inputs)

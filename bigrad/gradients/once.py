@@ -13,7 +13,7 @@ from torch.overrides import wrap_torch_function
 from .. import calculus
 from ..equation import Problem
 from ..errors import UnsupportedError
-from .detached import Tensors, detached, lead, side_by_side
+from .detached import Tensors, detached, side_by_side
 from .rule import GradientRule, Record, Solve
 
 
@@ -143,4 +143,4 @@ class _Solution(torch.autograd.Function):
     ) -> tuple[Tensor, int]:
         problem, moved = side_by_side(task.problem, inputs, in_dims[2:], info.batch_size)
         batch = replace(task, problem=problem)
-        return _Solution.apply(batch, lead(start, in_dims[1], info.batch_size), *moved), 0
+        return _Solution.apply(batch, calculus.lead(start, in_dims[1], info.batch_size), *moved), 0

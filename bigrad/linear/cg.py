@@ -53,16 +53,20 @@ class CG(Krylov):
         p = run.preconditioned(r).clone()
         rz, wanted = float((r * p).sum()), float(run.wanted) ** 2
         largest, least, steps, taken = float(run.largest), float(run.least), int(run.steps), []
-        status = Status.MAX_STEPS if rz > 0 else Status.INDEFINITE
-        while status == Status.MAX_STEPS:
+        going = rz > 0
+        if not going:
+            run.end(run.live, Status.INDEFINITE)  # of the preconditioner
+        while going:
             Ap = run.product(p)
             pair = torch.stack([p, Ap]).flatten(1)
-            (pp, curvature), (_, ApAp) = (pair @ pair.mT).tolist()
-            ratio = (ApAp / pp) ** 0.5
+            gram = pair @ pair.mT
+            (pp, curvature), (_, ApAp) = gram.tolist()
+            ratio = math.sqrt(ApAp / pp) if pp > 0 else math.nan
             largest, least = max(largest, ratio), min(least, ratio)  # a NaN is passed over
             noise = 10 * run.eps * largest * pp
             if not curvature > noise:
-                status = self._verdict(curvature, noise, ApAp, largest)
+                run.largest = torch.full_like(run.largest, largest)
+                self._classify(run, run.live, *gram.new_tensor([curvature, noise, ApAp]))
                 break
             alpha = rz / curvature
             u.add_(p, alpha=alpha)
@@ -72,25 +76,16 @@ class CG(Krylov):
             before, rz = rz, rr if run.precondition is None else float(flat @ z.flatten())
             taken.append((alpha, rz / before))
             steps += 1
-            if not rz > 0 and rr > wanted:
-                status = Status.INDEFINITE  # of the preconditioner
-            if not rr > wanted or steps >= run.budget:
+            going = rr > wanted and steps < run.budget
+            if going and not rz > 0:
+                run.end(run.live, Status.INDEFINITE)
                 break
             p = torch.add(z, p, alpha=rz / before)
+        moved = torch.ones_like(run.live)
         lengths = run.b_norm.new_tensor(taken).reshape(len(taken), 2, *run.live.shape)
-        run.history += [(alpha, beta, run.live) for alpha, beta in lengths]
+        run.history += [(alpha, beta, moved) for alpha, beta in lengths]
         run.largest, run.least = torch.full_like(run.largest, largest), torch.full_like(run.least, least)
-        run.u, run.steps = u, torch.full_like(run.steps, steps)
-        run.status, run.live = torch.full_like(run.status, int(status)), torch.zeros_like(run.live)
-
-    @staticmethod
-    def _verdict(curvature: float, noise: float, ApAp: float, largest: float) -> Status:
-        """What a direction without positive curvature means."""
-        # A positive semidefinite A has |A p|^2 <= |A| <p, A p>: no curvature, then, and no product either.
-        if not math.isfinite(ApAp):
-            return Status.NON_FINITE
-        singular = curvature >= -noise and ApAp <= 10 * largest * noise
-        return Status.SINGULAR if singular else Status.INDEFINITE
+        run.u, run.steps, run.live = u, torch.full_like(run.steps, steps), torch.zeros_like(run.live)
 
     def _together(self, run: Run) -> None:
         r = run.r

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import ClassVar
 
 import torch
@@ -72,6 +72,14 @@ def _only_once(cotangent: Tensor) -> None:
         )
 
 
+@cache
+def _hear_of_beta() -> None:
+    """Let torch say, once a process and to nobody, that its CSR tensors are in beta."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        torch.sparse_csr_tensor([0, 0], [], [], (1, 1), check_invariants=False)
+
+
 @dataclass(frozen=True, eq=False)
 class Rows:
     """The places of a matrix in compressed rows; 32-bit numbers where they suffice, which are read in half the time."""
@@ -90,9 +98,8 @@ class Rows:
         """``v -> M v`` for entries ``values`` ``(entries,)`` and ``v`` ``(width,)``."""
         size = (len(self.crow) - 1, self.width)
         if values.is_cuda or torch.backends.mkl.is_available():
-            with warnings.catch_warnings():  # torch says once that its CSR tensors are in beta
-                warnings.simplefilter("ignore", UserWarning)
-                matrix = torch.sparse_csr_tensor(self.crow, self.col, values, size, check_invariants=False)
+            _hear_of_beta()
+            matrix = torch.sparse_csr_tensor(self.crow, self.col, values, size, check_invariants=False)
             return lambda v: matrix @ v
         row = torch.arange(size[0], device=values.device).repeat_interleave(self.crow.diff().long())
         col = self.col.long()

@@ -45,13 +45,8 @@ def four_rooms(
     """
     grid = grid_world(FOUR_ROOMS, fail, dtype)
     states = len(grid.transition)
-    end, target = grid.state(*goal), grid.state(8, 4)
-    transition = grid.transition.clone()
-    transition[end] = 0
-    start = torch.zeros(states, dtype=dtype)
-    start[grid.state(4, 1)] = 1
-    at_goal, at_target = torch.zeros(2, states, dtype=dtype)
-    at_goal[end], at_target[target] = 1, 1
+    transition, start = grid.ending(*goal), grid.at(4, 1)
+    at_goal, at_target = grid.at(*goal), grid.at(8, 4)
 
     def penalty(x: Tensor) -> Tensor:
         shares: Tensor = torch.softmax(x, -1)[:-1] * (1 - at_goal)

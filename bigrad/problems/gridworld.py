@@ -46,6 +46,16 @@ class Grid(NamedTuple):
             raise InputError(f"cell ({row}, {column}) is a wall; wanted a free cell")
         return found
 
+    def at(self, row: int, column: int) -> Tensor:
+        """One in the state of a free cell, zero elsewhere ``(S,)``."""
+        here = self.transition.new_zeros(len(self.transition))
+        here[self.state(row, column)] = 1
+        return here
+
+    def ending(self, row: int, column: int) -> Tensor:
+        """The transition of episodes that end in a free cell."""
+        return self.transition * (1 - self.at(row, column))[:, None, None]
+
 
 def grid_world(rows: tuple[str, ...], fail: float = 0.0, dtype: torch.dtype = torch.float64) -> Grid:
     """Walls are ``#``, all else is free; a move fails with a chance, then it is one of the other three.

@@ -43,13 +43,8 @@ def reward_shaping(
     """
     grid = grid_world(MAZE, fail, dtype)
     states = len(grid.transition)
-    end = grid.state(3, 4)
-    transition = grid.transition.clone()
-    transition[end] = 0
-    start = torch.zeros(states, dtype=dtype)
-    start[grid.state(0, 0)] = 1
-    at_goal = torch.zeros(states, dtype=dtype)
-    at_goal[end] = 1
+    goal = (3, 4)
+    transition, start, at_goal = grid.ending(*goal), grid.at(0, 0), grid.at(*goal)
 
     def arrival(x: Tensor, policy: Tensor) -> Tensor:
         return -start @ policy_value(policy, at_goal[:, None].expand(-1, 4), transition, discount)[0]

@@ -33,17 +33,11 @@ def robot_navigation(
         fail: chance that a move goes another way.
     """
     grid = grid_world(FLOOR, fail, dtype)
-    states = len(grid.transition)
-    start, at_station, carpet = torch.zeros(3, states, dtype=dtype)
-    for row, cells in enumerate(FLOOR):
-        for column, cell in enumerate(cells):
-            if cell == "c":
-                carpet[grid.state(row, column)] = 1
-    start[grid.state(2, 0)] = 1
-    end = grid.state(2, 7)
-    at_station[end] = 1
-    transition = grid.transition.clone()
-    transition[end] = 0
+    goal = (2, 7)
+    transition, start, at_station = grid.ending(*goal), grid.at(2, 0), grid.at(*goal)
+    carpet = torch.stack(
+        [grid.at(row, column) for row, cells in enumerate(FLOOR) for column, cell in enumerate(cells) if cell == "c"]
+    ).sum(0)
     wish = (at_station - 0.5 * carpet)[:, None].expand(-1, 4)
 
     def reward(x: Tensor) -> Tensor:
@@ -60,7 +54,7 @@ def robot_navigation(
         leader=lambda x, policy: -start @ policy_value(policy, wish, transition, discount)[0],
         name="robot navigation",
         bound=-best_return(wish, transition, start, discount),
-        init=torch.full((states,), -3.0, dtype=dtype),
+        init=torch.full_like(start, -3.0),
         layout=grid.layout,
         moves=MOVES,
     )

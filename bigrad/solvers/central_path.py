@@ -49,12 +49,7 @@ class Iterate:
         weights = torch.ones_like(program.d)
         newton = _Newton.of(program, weights, penalty)
         y, mu, slack = newton.step(program.q, -program.d, torch.zeros_like(program.d[:, p:]))
-        lam = mu[:, p:]
-        size = torch.where((size := largest(slack)) > 0, size, 1.0)
-        slack = slack + (-1.5 * slack.amin(-1, keepdim=True)).clamp_min(0) + 1e-3 * size
-        lam = lam + (-1.5 * lam.amin(-1, keepdim=True)).clamp_min(0) + 1e-3 * size
-        product = 0.5 * (slack * lam).sum(-1, keepdim=True)
-        slack, lam = slack + product / lam.sum(-1, keepdim=True), lam + product / slack.sum(-1, keepdim=True)
+        lam, slack = interior(mu[:, p:], slack)
         return cls(y, torch.cat([mu[:, :p], lam], -1), slack)
 
     def advanced(self, program: Program, penalty: Tensor | None) -> tuple[Iterate, Tensor]:
@@ -67,11 +62,11 @@ class Iterate:
         excess[:, p:] += slack
         newton = _Newton.of(program, torch.cat([self.mu[:, :p], lam / slack], -1), penalty)
         _, dmu, dslack = newton.step(off, excess, lam)
-        length = self._room(dmu[:, p:], dslack, 1.0)
+        length = reach(lam, slack, dmu[:, p:], dslack, 1.0)
         reached = Iterate(self.y, self.mu + length * dmu, slack + length * dslack).gap
         centre = (reached / gap).pow(3) * gap
         dy, dmu, dslack = newton.step(off, excess, lam + (dslack * dmu[:, p:] - centre) / slack)
-        length = self._room(dmu[:, p:], dslack, _TO_THE_WALL)
+        length = reach(lam, slack, dmu[:, p:], dslack)
         y, mu, slack = self.y + length * dy, self.mu + length * dmu, slack + length * dslack
         sound = (y.isfinite().all(-1) & mu.isfinite().all(-1) & (slack > 0).all(-1)).unsqueeze(-1)
         moved = Iterate(*(torch.where(sound, new, old) for new, old in zip((y, mu, slack), self._parts(), strict=True)))
@@ -80,10 +75,20 @@ class Iterate:
     def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.y, self.mu, self.slack
 
-    def _room(self, dlam: Tensor, dslack: Tensor, part: float) -> Tensor:
-        """The largest step length up to one that goes ``part`` of the way to the nearest wall, ``(B, 1)``."""
-        pace = torch.maximum(-dslack / self.slack, -dlam / self.lam).amax(-1, keepdim=True)
-        return 1 / (pace / part).clamp_min(1)
+
+def interior(lam: Tensor, slack: Tensor) -> tuple[Tensor, Tensor]:
+    """Multipliers and slacks ``(B, m)`` of the least squares solution, moved to where both are positive."""
+    size = torch.where((size := largest(slack)) > 0, size, 1.0)
+    slack = slack + (-1.5 * slack.amin(-1, keepdim=True)).clamp_min(0) + 1e-3 * size
+    lam = lam + (-1.5 * lam.amin(-1, keepdim=True)).clamp_min(0) + 1e-3 * size
+    product = 0.5 * (slack * lam).sum(-1, keepdim=True)
+    return lam + product / slack.sum(-1, keepdim=True), slack + product / lam.sum(-1, keepdim=True)
+
+
+def reach(lam: Tensor, slack: Tensor, dlam: Tensor, dslack: Tensor, part: float = _TO_THE_WALL) -> Tensor:
+    """The largest step length up to one that goes ``part`` of the way to the nearest wall, ``(B, 1)``."""
+    pace = torch.maximum(-dslack / slack, -dlam / lam).amax(-1, keepdim=True)
+    return 1 / (pace / part).clamp_min(1)
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from .active_set import Curvature, negligible
+from .central_path import interior, reach
 from .scaled_program import Program, largest, times, triangular
 
-_TO_THE_WALL = 0.99  # the part of the way to the nearest constraint that a step may take
 _NARROW = 1.25  # constraints per variable up to which the search may begin without the path
 _PATIENCE = 1  # sets that may fail to lower the number of wrong rows
 _COLD, _WARM = 20, 3  # active sets tried without the path, and from one of its points
@@ -30,21 +31,19 @@ class Dual:
         level: ``(B, k)``.
         equations: which rows are equations, bool ``(k,)``.
         rank: the number of variables, beyond which rows depend on each other.
-        room: where factors of the whole matrix are kept.
     """
 
     gram: Tensor
     level: Tensor
     equations: Tensor
     rank: int
-    room: _Room
 
     @classmethod
     def of(cls, program: Program, alone: Curvature) -> Dual:
         """The dual, for the curvature ``alone`` of ``Q``."""
         level = alone.unit * program.d + times(alone.rows.mT, triangular(alone.factor, program.q))
         equations = torch.arange(level.shape[-1], device=level.device) < program.equalities
-        return cls(alone.gram, level, equations, program.q.shape[-1], _Room.like(level))
+        return cls(alone.gram, level, equations, program.q.shape[-1])
 
     def take(self, index: Tensor) -> Dual:
         """That of some of the problems."""
@@ -55,11 +54,16 @@ class Dual:
         """``level + gram mu`` ``(B, k)``."""
         return self.level + times(self.gram, mu)
 
+    @cached_property
+    def room(self) -> _Room:
+        """Where factors of the whole matrix are kept."""
+        return _Room.like(self.level)
+
     def solve(self, ridge: Tensor, off: Tensor) -> tuple[Tensor, Tensor]:
         """The factor of ``gram + diag(ridge)`` ``(B, k, k)``, valid until the next, and the move that ends ``off``."""
-        matrix = self.room.matrix[: len(ridge)].copy_(self.gram)
+        matrix = self.room.matrix.copy_(self.gram)
         matrix.diagonal(dim1=-2, dim2=-1).add_(ridge)
-        return self.room.factorised(len(ridge), off)
+        return self.room.factorised(off)
 
     def settle(self, max_steps: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Search for the active set, from the equations alone where that may end, else from points of the central path.
@@ -168,11 +172,10 @@ class _Room:
         info = torch.empty(size, dtype=torch.int32, device=level.device)
         return cls(level.new_empty((size, k, k)), level.new_empty((size, k, k)).mT, info)
 
-    def factorised(self, size: int, off: Tensor) -> tuple[Tensor, Tensor]:
-        """The factor of the first ``size`` matrices, and the move that ends ``off``."""
-        factor = self.factor[:size]
-        torch.linalg.cholesky_ex(self.matrix[:size], out=(factor, self.info[:size]))
-        return factor, _move(factor, off)
+    def factorised(self, off: Tensor) -> tuple[Tensor, Tensor]:
+        """The factor of the matrices, and the move that ends ``off``."""
+        torch.linalg.cholesky_ex(self.matrix, out=(self.factor, self.info))
+        return self.factor, _move(self.factor, off)
 
 
 def _move(factor: Tensor, off: Tensor) -> Tensor:
@@ -209,16 +212,9 @@ class Point:
     def first(cls, dual: Dual) -> Point:
         """Where the path is entered: the least squares solution, moved into the interior."""
         p = int(dual.equations.sum())
-        if p == len(dual.equations):
-            return cls(torch.zeros_like(dual.level), dual.level[:, p:])
         ridge = (~dual.equations).to(dual.level.dtype).expand_as(dual.level)
         _, mu = dual.solve(ridge + 100 * torch.finfo(ridge.dtype).eps, dual.level)
-        lam, slack = mu[:, p:], -mu[:, p:]
-        size = torch.where((size := largest(slack)) > 0, size, 1.0)
-        slack = slack + (-1.5 * slack.amin(-1, keepdim=True)).clamp_min(0) + 1e-3 * size
-        lam = lam + (-1.5 * lam.amin(-1, keepdim=True)).clamp_min(0) + 1e-3 * size
-        product = 0.5 * (slack * lam).sum(-1, keepdim=True)
-        slack, lam = slack + product / lam.sum(-1, keepdim=True), lam + product / slack.sum(-1, keepdim=True)
+        lam, slack = interior(mu[:, p:], -mu[:, p:])
         return cls(torch.cat([mu[:, :p], lam], -1), slack)
 
     def advanced(self, dual: Dual) -> Point:
@@ -231,7 +227,7 @@ class Point:
         factor, dmu = dual.solve(ridge, off)
         dlam = dmu[:, p:]
         dslack = -slack - ratio * dlam
-        length = self._room(dlam, dslack, 1.0)
+        length = reach(lam, slack, dlam, dslack, 1.0)
         gap = (lam * slack).mean(-1, keepdim=True)
         reached = ((lam + length * dlam) * (slack + length * dslack)).mean(-1, keepdim=True)
         push = ((reached / gap).pow(3) * gap - dslack * dlam) / lam
@@ -239,10 +235,5 @@ class Point:
         dmu = _move(factor, off)
         dlam = dmu[:, p:]
         dslack = push - slack - ratio * dlam
-        length = self._room(dlam, dslack, _TO_THE_WALL)
+        length = reach(lam, slack, dlam, dslack)
         return Point(self.mu + length * dmu, slack + length * dslack)
-
-    def _room(self, dlam: Tensor, dslack: Tensor, part: float) -> Tensor:
-        """The largest step length up to one that goes ``part`` of the way to the nearest wall, ``(B, 1)``."""
-        pace = torch.maximum(-dslack / self.slack, -dlam / self.lam).amax(-1, keepdim=True)
-        return 1 / (pace / part).clamp_min(1)

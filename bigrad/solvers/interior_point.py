@@ -64,18 +64,16 @@ class InteriorPoint(Solver):
                 break
             found.status = torch.where(convex, found.status, int(Status.INDEFINITE))
         penalty = weight if bool((weight > 0).any()) else None
-        system = None
+        searched = None
         if penalty is None and scaled.d.shape[-1] <= _WIDE * scaled.q.shape[-1]:
-            system = found.through_dual(scaled, alone, self.max_steps // 2)
+            searched = found.through_dual(scaled, alone, self.max_steps // 2)
         if not bool(found.verified.all()):
             left = (~found.verified).nonzero().squeeze(-1)
             self._follow(scaled, _Open.of(left, scaled, penalty, alone), found)
-            system = None
-        polished = system is not None
-        if system is None:
-            system = ActiveSystem.of(scaled, found.active, penalty, alone)
+            searched = None
+        system = searched or ActiveSystem.of(scaled, found.active, penalty, alone)
         unique = system.unique()
-        if not polished:
+        if searched is None:
             found.polish(system, unique)
         lost = (found.status != Status.CONVERGED).unsqueeze(-1)  # there is no answer
         found.y, found.mu = (torch.where(lost, torch.nan, part) for part in (found.y, found.mu))

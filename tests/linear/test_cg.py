@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from bigrad import Certificate, InputError, Status
-from bigrad.linear import CG, LinearSolver, Operator
+from bigrad.linear import CG, Diagonal, LinearSolver, Operator
 
 from .systems import D, assert_no_third_outcome, conditioned, operator, product, status, symmetric, vector
 
@@ -265,3 +265,13 @@ def test_the_error_of_an_ill_conditioned_system_is_small_or_reported(size: int, 
     truth = torch.linalg.solve(matrix, b)
     error = (u - truth).norm(dim=-1) / truth.norm(dim=-1)
     assert (certificate.failed | (error <= 1e-9)).all()
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_direction_too_short_to_be_squared_ends_with_a_status(alone: bool) -> None:
+    matrix, b = conditioned(10.0, 6, 0), vector(6)
+    solver = CG(preconditioner=Diagonal(torch.full((6,), 1e200, dtype=D)))
+    _, certificate = (
+        solver.solve(operator(matrix), b) if alone else solver.solve(operator(matrix.expand(2, 6, 6)), b.expand(2, 6))
+    )
+    assert (certificate.status == Status.SINGULAR).all()
