@@ -46,11 +46,10 @@ class Dense(Factor):
         """Estimates ``(2, *batch)``: the largest singular value from below, the smallest from above."""
         size = self.matrix.shape[-1]
         index = torch.arange(size, dtype=self.matrix.dtype, device=self.matrix.device)
-        start = torch.cos(1 + index.square()).expand(self.matrix.shape[:-1])
-        v = w = start
-        for _ in range(3):
-            v = _unit(self.apply(self.apply(_unit(v), transposed=False), transposed=True))
-            w = _unit(self.solve(self.solve(_unit(w), transposed=True), transposed=False))
+        start = _unit(torch.cos(1 + index.square()).expand(self.matrix.shape[:-1]))
+        # One step of the power method each: more would cost as much as the factor does.
+        v = _unit(self.apply(self.apply(start, transposed=False), transposed=True))
+        w = _unit(self.solve(self.solve(start, transposed=True), transposed=False))
         largest = self.apply(v, transposed=False).norm(dim=-1)
         smallest = self.apply(w, transposed=False).norm(dim=-1)
         extremes = torch.stack([torch.maximum(largest, smallest), torch.minimum(largest, smallest)])

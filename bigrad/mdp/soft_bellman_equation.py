@@ -62,8 +62,9 @@ class SoftBellmanEquation(Problem):
 
     def jacobian(self, y: Tensor, *inputs: Tensor) -> Tensor:
         """``I - discount * P^pi``."""
-        identity = torch.eye(y.shape[-1], dtype=y.dtype, device=y.device)
-        return identity - inputs[2][..., None, None] * self.moves(self.policy(y, *inputs), self.shared(inputs[1]))
+        matrix = self.moves(-inputs[2][..., None, None] * self.policy(y, *inputs), self.shared(inputs[1]))
+        matrix.diagonal(dim1=-2, dim2=-1).add_(1.0)
+        return matrix
 
     def moves(self, policy: Tensor, transition: Tensor) -> Tensor:
         """``P^pi`` ``(*batch, S, S)``."""
