@@ -18,10 +18,10 @@ The set-up is our own. Costs learnt from points have no scale, so they are divid
 the true costs: a path is optimal if it is worth the game's value once the best leader has answered it, raised tiles if
 they are a best answer to the path predicted with them. Regrets are shares of the game's value.
 
-With one seed so far: of those that only see who did what, both levels are by far the best (both optimal in 41 to 47 %
-of maps for PT, 34 to 40 % for BB bilevel, at most 5 % for one level), but a path learnt alone with a damage regressed
-on true values is as good or better (41 to 50 %), with less regret. Two-stage learning beats BB bilevel at 12 x 12 only
-(41 %, else 18 %), never PT, and has the least leader's regret or nearly so. BB fixed hardly learns the damage.
+Three seeds: of those that only see who did what, both levels are by far the best (both optimal in 41 to 45 % of maps
+for PT, 30 to 44 % for BB bilevel, at most 11 % for one level), but a path learnt alone with a damage regressed on true
+values is as good or better (44 to 50 %), with less regret. Two-stage learning beats both levels at 12 x 12 (47 %), not
+at the larger sizes (26 and 19 %), and has the least leader's regret or nearly so. BB fixed hardly learns the damage.
 
 python examples/terrain_interdiction.py [--quick] [--out runs/terrain_interdiction.json]
 
