@@ -2,7 +2,8 @@
 
 The copies have the trainer's set-up in small: episodes from the start distribution, every window of each episode is a
 segment, the upper level's value is the mean expected preference loss of a segment against fixed opponents. Its exact
-response gradient comes from SoftBellman.
+response gradient comes from SoftBellman. Two more tables, those of ``response_variance.py``, judge the sampled
+hyper-gradients of tabular RLHF: variance against independent rollouts, and bias in standard errors.
 
     python benchmarks/response_forms.py
 """
@@ -13,9 +14,11 @@ import argparse
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from record import write_record
+from response_variance import biases, variances
 from torch import Tensor
 
 from bigrad.layers import SoftBellman, SoftResponse
@@ -191,6 +194,7 @@ FORMS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=200)
+    parser.add_argument("--segments", type=int, default=100_000, help="in all, of the table of biases")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/response_forms.json"))
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -204,7 +208,7 @@ def main() -> None:
             draws = torch.stack([estimate(copy, form, budget, generator) for _ in range(options.repeats)])
             size = truth.norm()
             deviation = draws.std(0).norm() / size
-            row = {
+            row: dict[str, Any] = {
                 "mdp": name,
                 "discount": discount,
                 "form": form,
@@ -215,8 +219,18 @@ def main() -> None:
                 "mean_cosine": float(torch.nn.functional.cosine_similarity(draws, truth[None]).mean()),
             }
             rows.append(row)
-            print({key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()})
-    write_record(options.out, {"repeats": options.repeats, "rows": rows})
+            show(row)
+    tables: dict[str, list[dict[str, Any]]] = {"variance": [], "bias": []}
+    for name, found in (("variance", variances(options.repeats // 2)), ("bias", biases(options.segments))):
+        for row in found:
+            tables[name].append(row)
+            show(row)
+    write_record(options.out, {"repeats": options.repeats, "rows": rows, "tables": tables})
+
+
+def show(row: dict[str, Any]) -> None:
+    """One row on the screen."""
+    print({key: float(f"{value:.3g}") if isinstance(value, float) else value for key, value in row.items()}, flush=True)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from bigrad.mdp import DRLHF, HPGD, PARL, PBRL, Algorithm, History, MSoBiRL, Sam
 from bigrad.problems import synthetic_problem
 
 LR = 8e-3
-DRAWS = Sampling(samples=20)
+DRAWS = Sampling(samples=20, meeting=False)  # independent rollouts, as the algorithms were published
 EXACT: dict[str, Algorithm] = {
     "M-SoBiRL": MSoBiRL(),
     "SoBiRL": SoBiRL(),

@@ -2,6 +2,8 @@
 
 A small reward model cannot fit the teacher's true reward everywhere. Where it fits is decided by what its own policy
 shows: DRLHF ignores that its policy will move, SoBiRL does not. Both descend the same expected Bradley-Terry loss.
+What it shows is modest: the landscape has several minima, so on some seeds the run without the response ends lower than
+the one with it. An exact hyper-gradient promises descent, and no better end.
 
 python examples/tabular_rlhf.py [--quick] [--seeds 5] [--out runs/tabular_rlhf.json]
 """

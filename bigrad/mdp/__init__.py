@@ -2,12 +2,14 @@
 
 from .algorithm import Algorithm, Cost, HyperGradient
 from .bilevel_mdp import BilevelMDP, check_incentive
+from .dense_transition import dense_transition
 from .descent import Descent, History, descend
 from .drlhf import DRLHF
 from .hpgd import HPGD
+from .leader_return import LeaderReturn
 from .m_sobirl import MSoBiRL, Tracked
 from .parl import PARL
-from .paths import Paths, draw_paths, every_path
+from .paths import Paths, draw_paths, draw_until_they_meet, every_path
 from .pbrl import PBRL
 from .policy_iteration import PolicyIteration
 from .policy_value import policy_value
@@ -41,6 +43,7 @@ __all__ = [
     "Descent",
     "History",
     "HyperGradient",
+    "LeaderReturn",
     "LeastSquaresCritic",
     "MSoBiRL",
     "Paths",
@@ -60,9 +63,11 @@ __all__ = [
     "Weights",
     "check_incentive",
     "check_temperature_and_discount",
+    "dense_transition",
     "descend",
     "draw_batch",
     "draw_paths",
+    "draw_until_they_meet",
     "every_path",
     "importance_weights",
     "policy_value",

@@ -12,6 +12,9 @@ from torch import Tensor
 from ..calculus import gradients_of
 from ..certificate import Certificate
 from ..errors import InputError
+from .decision_process import Transition, decision_process
+from .dense_transition import dense_transition
+from .leader_return import LeaderReturn
 from .response import check_temperature_and_discount
 from .segment_loss import SegmentLoss
 from .soft_bellman import SoftSolution, solve_soft_bellman
@@ -24,13 +27,16 @@ class BilevelMDP:
     r"""Minimise :math:`\phi(x) = f(x, \pi^*(x))`, with :math:`\pi^*(x)` soft-optimal for the MDP at x.
 
     Attributes:
-        reward: ``x -> (S, A)``.
-        transition: probabilities ``(S, A, S)``, or ``x ->`` these; each row sums to one or is all zero.
+        reward: ``x -> (S, A)``, minus infinity where a state does not have the action.
+        transition: probabilities ``(S, A, S)``, or one sparse CSR matrix ``(S * A, S)`` or
+            :class:`~bigrad.mdp.SparseTransition`, or ``x ->`` any of these; each row sums to one or is all zero. The
+            exact SoBiRL keeps a sparse one sparse, the other algorithms write it out as long as it is small.
         start: distribution of the first state ``(S,)``.
         discount: ``0 <= discount < 1``.
         temperature: weight of the entropy, positive.
         leader: ``(x, policy) -> f``, a number, smooth in the unconstrained entries of the policy.
         loss: the same number as an expectation over segments, for the sampled methods; ``None`` where there is none.
+        returns: the same number as a discounted sum along the follower's path; ``None`` where it is none.
 
     Example:
         >>> import torch
@@ -43,37 +49,50 @@ class BilevelMDP:
     """
 
     reward: Callable[[Tensor], Tensor]
-    transition: Tensor | Callable[[Tensor], Tensor]
+    transition: Transition | Callable[[Tensor], Transition]
     start: Tensor
     discount: float
     temperature: float
     leader: Leader
     loss: SegmentLoss | None = None
+    returns: LeaderReturn | None = None
 
     def __post_init__(self) -> None:
         check_temperature_and_discount(self.temperature, self.discount)
 
+    @property
+    def moving(self) -> bool:
+        """Whether the transition depends on ``x``."""
+        return callable(self.transition)
+
+    def given_at(self, x: Tensor) -> Transition:
+        """The transition at ``x`` as it was given, dense or sparse."""
+        return self.transition(x) if callable(self.transition) else self.transition
+
     def transition_at(self, x: Tensor) -> Tensor:
-        """The transition ``(S, A, S)`` at ``x``."""
-        return self.transition if isinstance(self.transition, Tensor) else self.transition(x)
+        """The transition ``(S, A, S)`` at ``x``, written out in full."""
+        return dense_transition(self.given_at(x), len(self.start))
 
     def follower(self, x: Tensor) -> tuple[SoftSolution, Certificate]:
         """The soft-optimal answer to ``x``, detached, with its certificate."""
         with torch.no_grad():
-            solved, certificate = solve_soft_bellman(
-                self.reward(x), self.transition_at(x), self.discount, self.temperature
-            )
+            solved, certificate = solve_soft_bellman(self.reward(x), self.given_at(x), self.discount, self.temperature)
         assert certificate is not None  # only torch.func has none
         return solved, certificate
 
     def action_value(self, x: Tensor, value: Tensor) -> Tensor:
-        """``r(x) + discount * P(x) V`` at a value held fixed; its derivative in ``x`` is the follower's incentive."""
-        following = self.transition_at(x) @ value.detach()
-        return self.reward(x) + self.discount * following
+        """``r(x) + discount * P(x) V`` at a value held fixed; its derivative in ``x`` is the follower's incentive.
+
+        It is zero where there is no action.
+        """
+        settings = (self.reward(x), self.given_at(x), self.discount, self.temperature)
+        equation, inputs, _ = decision_process(*settings)
+        q_value = equation.action_values(value.detach(), *inputs[:3])
+        return q_value.masked_fill(q_value == -torch.inf, 0.0)
 
     def objective(self, x: Tensor) -> Tensor:
         """The leader's number at the follower's answer, differentiable through :func:`~bigrad.mdp.soft_bellman`."""
-        solved = solve_soft_bellman(self.reward(x), self.transition_at(x), self.discount, self.temperature)[0]
+        solved = solve_soft_bellman(self.reward(x), self.given_at(x), self.discount, self.temperature)[0]
         return self.leader(x, solved.policy)
 
     def partials(self, x: Tensor, policy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -93,13 +112,18 @@ class BilevelMDP:
         """One vector-Jacobian product through :meth:`action_value`."""
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            q_value = self.action_value(x, value)
-        if not q_value.requires_grad:
-            raise InputError(
-                "neither reward(x) nor transition(x) depends on x: the incentive cannot act. "
-                "Make one of them a differentiable function of x"
-            )
+            q_value = acting(self.action_value(x, value))
         return gradients_of((q_value * cotangent).sum(), [x])[0]
+
+
+def acting(incentive: Tensor) -> Tensor:
+    """What the follower sees of ``x``, or an error where it sees nothing."""
+    if not incentive.requires_grad:
+        raise InputError(
+            "neither reward(x) nor transition(x) depends on x: the incentive cannot act. "
+            "Make one of them a differentiable function of x"
+        )
+    return incentive
 
 
 def check_incentive(problem: BilevelMDP, x: Tensor) -> None:

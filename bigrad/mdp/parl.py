@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from ..calculus import gradient, gradients_of, jacobian
-from ..errors import InputError
+from ..errors import InputError, UnsupportedError
 from ..linear import Direct, Operator
 from .algorithm import Algorithm, Cost, HyperGradient
-from .bilevel_mdp import BilevelMDP
+from .bilevel_mdp import BilevelMDP, acting
 from .paths import Paths, categorical, draw_paths
 from .policy_value import policy_value
-from .sampling import Sampling, draw_segments, required, segment_gradient, segment_loss
+from .sampling import Sampling, draw_segments, log_moves, required, segment_gradient, segment_loss
+
+_MOST_LOGITS = 4096
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class PARL(Algorithm):
     the score function's terms, :math:`E[\sum_h \gamma^h r_h (\nabla^2 L_h + \nabla L_h \nabla L_h^\top)]` with
     :math:`L_h = \sum_{j \le h} \log \pi`.
     Exactly, it is SoBiRL's vector at the price of a solve with the actions too, whose conditioning explodes as the
-    temperature falls. Every state must be reachable.
+    temperature falls. Every state must be reachable, and there may be at most 4,096 pairs of state and action.
 
     Args:
         sampling: ``samples`` is the number of paths for the Hessian, ``horizon`` steps each, and of tuples of segments;
@@ -53,6 +55,11 @@ class PARL(Algorithm):
         x = x.detach()
         solved, certificate = problem.follower(x)
         policy, sweeps = solved.policy, int(certificate.steps)
+        if policy.numel() > _MOST_LOGITS:
+            raise UnsupportedError(
+                f"the Hessian of {policy.numel()} logits is too large to be written down; wanted at most "
+                f"{_MOST_LOGITS}: take SoBiRL(), whose vector is the same"
+            )
         logits = torch.log_softmax(solved.q_value / problem.temperature, -1)
         if self.sampling is None:
             paths, cost = None, Cost(0, 1, 1, sweeps)
@@ -70,18 +77,17 @@ class PARL(Algorithm):
 
         flat = logits.flatten()
         hessian = jacobian(lambda free: gradient(follower_return, free, x), flat)
-        answer, certificate.adjoint = self._solve(hessian, pulled)
+        answer, certificate.adjoint = self._solve(hessian, pulled, logits > -torch.inf)
         with torch.enable_grad():
             point = x.detach().requires_grad_()
+            acting(problem.action_value(point, solved.value))
             mixed = (gradient(follower_return, flat, point) * answer).sum()
-        response = gradients_of(mixed, [point])[0] if mixed.requires_grad else torch.zeros_like(x)
+        response = gradients_of(mixed, [point])[0]
         return HyperGradient(number, direct + response, certificate, cost)
 
-    def _solve(self, hessian: Tensor, slope: Tensor) -> tuple[Tensor, Any]:
+    def _solve(self, hessian: Tensor, slope: Tensor, present: Tensor) -> tuple[Tensor, Any]:
         """``-[H]^+ g``, on the directions that move the policy."""
-        states, actions = slope.shape
-        across = torch.linalg.qr(torch.cat([slope.new_ones(actions, 1), torch.eye(actions).to(slope)[:, 1:]], 1))[0]
-        basis = torch.block_diag(*[across[:, 1:]] * states)
+        basis = torch.block_diag(*(_directions(row).to(slope) for row in present))
         inner = -basis.T @ hessian @ basis
         inner = (inner + inner.T) / 2
         answer, certificate = Direct(self.damping).solve(
@@ -89,7 +95,15 @@ class PARL(Algorithm):
         )
         certificate.what = "Hessian of the return in the logits"
         certificate.enforce("raise")
-        return basis @ answer, certificate
+        moved: Tensor = basis @ answer
+        return moved, certificate
+
+
+def _directions(present: Tensor) -> Tensor:
+    """Orthonormal changes ``(A, n - 1)`` of a state's logits that move its policy, n being the actions it has."""
+    count = int(present.sum())
+    across: Tensor = torch.linalg.qr(torch.cat([torch.ones(count, 1), torch.eye(count)[:, 1:]], 1).double())[0]
+    return torch.eye(len(present), dtype=across.dtype)[:, present.cpu()] @ across[:, 1:]
 
 
 def _return(problem: BilevelMDP, logits: Tensor, x: Tensor, paths: Paths | None) -> Tensor:
@@ -100,9 +114,8 @@ def _return(problem: BilevelMDP, logits: Tensor, x: Tensor, paths: Paths | None)
         settings = (reward, transition, problem.discount, problem.temperature)
         return problem.start @ policy_value(log_policy.exp(), *settings)[0]
     score = paths.look_up(log_policy).cumsum(-1)
-    if not isinstance(problem.transition, Tensor):
-        found = transition[paths.states, paths.actions, paths.following]
-        moves = torch.where(paths.moved > 0, found, 1.0).log().cumsum(-1)
+    if problem.moving:
+        moves = log_moves(transition, paths).cumsum(-1)
         score = score + torch.cat([torch.zeros_like(moves[..., :1]), moves[..., :-1]], -1)
     gain = paths.look_up(reward - problem.temperature * log_policy)
     powers = problem.discount ** torch.arange(gain.shape[-1], device=gain.device, dtype=gain.dtype)

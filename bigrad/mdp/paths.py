@@ -45,7 +45,7 @@ class Paths:
 
     def look_up(self, table: Tensor) -> Tensor:
         """The entries ``(*lead, H)`` of a table ``(S, A)``, zero after the end."""
-        return table[self.states, self.actions] * self.alive
+        return torch.where(self.alive > 0, table[self.states, self.actions], 0.0)
 
     def discounted(self, table: Tensor, discount: float) -> Tensor:
         """Sums ``(*lead,)`` of a table's entries along the paths, ``discount ** t`` each."""
@@ -90,6 +90,40 @@ def draw_paths(
         rows.append((states, torch.where(alive > 0, action, 0), alive, following, moved))
         states, alive = following, moved
     return Paths(*(torch.stack(part, -1) for part in zip(*rows, strict=True)))
+
+
+def draw_until_they_meet(
+    policy: Tensor, transition: Tensor, states: Tensor, actions: Tensor, steps: int, generator: torch.Generator
+) -> tuple[Paths, Paths]:
+    """Two independent paths from each place ``(*lead,)``, the first with the given action, while they are apart.
+
+    Both end where they take the same first action, and as soon as they are in one state at one time: what would follow
+    has the same law for both, so the difference of their sums keeps its mean. It loses most of its variance and of its
+    price: paths meet long before a discount near 1 has died out.
+    """
+    act, move = policy.cumsum(-1), transition.cumsum(-1)
+    count, size = states.numel(), (2, *states.shape)
+    pairs, place = torch.arange(count, device=states.device), states.reshape(-1).expand(2, -1)
+    alive = torch.ones(place.shape, dtype=policy.dtype, device=policy.device)
+    rows = []
+    for step in range(steps):
+        action = categorical(act[place], generator)
+        if step == 0:
+            action = torch.stack([actions.reshape(-1), action[1]])
+            apart = action[0] != action[1]
+            pairs, place, action, alive = pairs[apart], place[:, apart], action[:, apart], alive[:, apart]
+        elif not len(pairs):
+            break
+        drawn = categorical(move[place, action], generator)
+        moved = alive * (drawn < policy.shape[0])
+        following = torch.where(moved > 0, drawn, 0)
+        taken = (place, torch.where(alive > 0, action, 0), alive, following, moved)
+        rows.append([part.new_zeros(2, count).index_copy(1, pairs, part).reshape(size) for part in taken])
+        apart = (following[0] != following[1]) | (moved[0] != moved[1])
+        pairs, place, alive = pairs[apart], following[:, apart], moved[:, apart]
+    parts = [torch.stack(part, -1) for part in zip(*rows, strict=True)]
+    first, second = (Paths(*(part[which] for part in parts)) for which in range(2))
+    return first, second
 
 
 def every_path(transition: Tensor, start: Tensor, steps: int) -> Paths:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..calculus import gradients_of
 from ..errors import InputError
 from .algorithm import Algorithm, Cost, HyperGradient
-from .bilevel_mdp import BilevelMDP
+from .bilevel_mdp import BilevelMDP, acting
 from .policy_value import evaluation_matrix, policy_value
 from .soft_bellman import SoftSolution
 
@@ -68,16 +68,17 @@ class PBRL(Algorithm):
         log_policy = (
             torch.log_softmax(solved.q_value / problem.temperature, -1) if memory is None else memory.log_policy
         )
-        solves = 0
+        missing, solves = reward == -torch.inf, 0
         for _ in range(self.steps):
             _, _, slope = problem.partials(x, log_policy.exp())
             weight, q_value = self._weight_and_q(problem, log_policy, reward, transition, solved)
             solves += 2 * (self.form == "value")
             target = (q_value - slope / (self.penalty * weight[:, None])) / problem.temperature
-            mixed = torch.log_softmax((1 - self.step_size) * log_policy + self.step_size * target, -1)
-            moved = (mixed - log_policy).abs().amax()
+            mixed = (1 - self.step_size) * log_policy + self.step_size * target
+            mixed = torch.log_softmax(mixed.masked_fill(missing, -torch.inf), -1)
+            moved, size = (part.masked_fill(missing, 0.0).abs().amax() for part in (mixed - log_policy, mixed))
             log_policy = mixed
-            if not bool(moved > 10 * torch.finfo(x.dtype).eps * (1 + mixed.abs().amax())):
+            if not bool(moved > 10 * torch.finfo(x.dtype).eps * (1 + size)):
                 break
         number, direct, _ = problem.partials(x, log_policy.exp())
         gradient = direct + self.penalty * self._slope(problem, x, solved, log_policy.exp())
@@ -106,8 +107,8 @@ class PBRL(Algorithm):
             if self.form == "value":
                 penalty = start @ (best - policy_value(policy, reward, transition, *settings)[0])
             else:
-                penalty = start @ ((solved.policy - policy) * q_value).sum(-1)
-        return gradients_of(penalty, [x])[0] if penalty.requires_grad else torch.zeros_like(x)
+                penalty = start @ ((solved.policy - policy) * q_value.masked_fill(q_value == -torch.inf, 0.0)).sum(-1)
+        return gradients_of(acting(penalty), [x])[0]
 
 
 def _positive(weight: Tensor, what: str) -> Tensor:

@@ -16,7 +16,7 @@ def policy_value(
 
     Args:
         policy: ``(S, A)``.
-        reward: ``(S, A)``.
+        reward: ``(S, A)``, minus infinity where there is no action.
         transition: ``(S, A, S)``.
         discount: ``0 <= discount < 1``.
         temperature: weight of the entropy.
@@ -27,7 +27,11 @@ def policy_value(
         >>> policy_value(torch.tensor([[0.25, 0.75]]), torch.tensor([[0.0, 4.0]]), stay, 0.5)
         (tensor([6.]), tensor([[3., 7.]]))
     """
-    gain = (policy * reward).sum(-1) - temperature * torch.xlogy(policy, policy).sum(-1)
+    missing = reward == -torch.inf
+    gain = (policy * reward.masked_fill(missing, 0.0)).sum(-1)
+    if temperature:
+        present = policy.masked_fill(missing, 1.0)
+        gain = gain - temperature * torch.xlogy(present, present).sum(-1)
     value = torch.linalg.solve(evaluation_matrix(policy, transition, discount), gain)
     return value, reward + discount * (transition @ value)
 

@@ -37,6 +37,9 @@ class ResponseEstimator(ABC):
 class Branches(ResponseEstimator):
     """Independent rollouts after each state and action: unbiased for any loss weight, but they need a simulator.
 
+    Where states can be compared, the two rollouts of a place may end (weight 0) as soon as they are in one state at one
+    time, or have taken the same first action: the difference keeps its mean and loses nearly all of its variance.
+
     Args:
         horizon: how many steps of a rollout count; ``None`` is all of them. ``horizon=1`` is the one-step shortcut
             of the published Atari code: it needs no rollouts after the action, and is zero for a reward of the state
@@ -75,6 +78,9 @@ class Branches(ResponseEstimator):
 class Trace(ResponseEstimator):
     """The path itself, continued past the segment; no reset, no second rollout, no grad V.
 
+    Where another policy has drawn the path, the segments' ``ratio`` makes each reward count as often as the actions
+    between are likelier; the cotangent then is the advantage times ``segments.ratio.cumprod(1)``.
+
     **Right only for a cotangent that is a true advantage of the loss**, ``A_U(h) = E[l | past, a_h] - E[l | past]``.
     A loss minus a constant or minus a baseline of the state shares its future with this path: the result is then wrong
     by several times its own size.
@@ -94,11 +100,15 @@ class Trace(ResponseEstimator):
             if segments.continuation.weight is not None:
                 tail = tail * segments.continuation.weight
             r = torch.cat([r, tail], 1)
-        start = torch.arange(steps, device=r.device)[:, None]
-        lag = torch.arange(r.shape[1], device=r.device)[None] - start
+        lag = torch.arange(r.shape[1], device=r.device) - torch.arange(steps, device=r.device)[:, None]
         inside = (lag >= 0) & (lag < (self.horizon or r.shape[1]))
         powers = torch.where(inside, discount ** lag.clamp_min(0).to(r.dtype), 0.0)
-        return r @ powers.T
+        if segments.ratio is None:
+            return r @ powers.T
+        own = torch.ones_like(r)  # the tail's weights tell of its own actions
+        own[:, :steps] = segments.ratio
+        likelier = torch.where(lag > 0, own.detach().unsqueeze(1), 1.0).cumprod(-1)
+        return torch.einsum("bht,ht,bt->bh", likelier, powers, r)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..calculus import gradients_of
 from ..errors import InputError
-from .bilevel_mdp import BilevelMDP
-from .paths import Paths, categorical, draw_paths
+from .bilevel_mdp import BilevelMDP, acting
+from .paths import Paths, categorical, draw_paths, draw_until_they_meet
 from .response import Branches, soft_response
 from .segment_loss import SegmentLoss
 from .segments import Rollouts, Segments
@@ -29,12 +29,15 @@ class Sampling:
         horizon: steps of a rollout; ``None`` is as many as leave a thousandth of the discount. What is cut off is a
             bias of at most ``discount ** horizon / (1 - discount)`` reward gradients.
         baseline: whether the mean loss of the other tuples is taken off each loss: the same mean, less variance.
+        meeting: whether the two rollouts of a place end where they meet: the same mean, less variance, fewer steps.
+            ``False`` draws each to its horizon, as importance weights need it.
     """
 
     samples: int = 100
     rollouts: int = 1
     horizon: int | None = None
     baseline: bool = True
+    meeting: bool = True
 
     def __post_init__(self) -> None:
         least = {"samples": 2, "rollouts": 1, "horizon": 1}
@@ -51,11 +54,17 @@ class Sampling:
 
 
 class Batch(NamedTuple):
-    """Segments ``(M, I, H)`` and, where they are wanted, rollouts ``(M, I, H, K, T)``, all drawn by one policy."""
+    """Segments ``(M, I, H)`` and, where they are wanted, rollouts ``(M, I, H, K, T)``, all drawn by one policy.
+
+    Attributes:
+        segments, after_action, after_state: what was drawn.
+        meeting: whether the rollouts of a place end where they meet.
+    """
 
     segments: Paths
     after_action: Paths | None = None
     after_state: Paths | None = None
+    meeting: bool = False
 
     @property
     def steps(self) -> int:
@@ -102,11 +111,18 @@ def draw_rollouts(
     actions: Tensor,
     sampling: Sampling,
     generator: torch.Generator,
+    discount: float | None = None,
 ) -> tuple[Paths, Paths]:
-    """Rollouts ``(*lead, K, T)`` after each state and action ``(*lead,)``, and after each state."""
-    transition, horizon = problem.transition_at(x).detach(), sampling.horizon_at(problem.discount)
+    """Rollouts ``(*lead, K, T)`` after each state and action ``(*lead,)``, and after each state.
+
+    They last as long as ``discount`` asks for, by default the follower's.
+    """
+    transition = problem.transition_at(x).detach()
+    horizon = sampling.horizon_at(problem.discount if discount is None else discount)
     lead = (*states.shape, sampling.rollouts)
     places, chosen = (part.unsqueeze(-1).expand(lead) for part in (states, actions))
+    if sampling.meeting:
+        return draw_until_they_meet(policy, transition, places, chosen, horizon, generator)
     after_action = draw_paths(policy, transition, places, horizon, generator, chosen)
     return after_action, draw_paths(policy, transition, places, horizon, generator)
 
@@ -125,7 +141,7 @@ def draw_batch(problem: BilevelMDP, x: Tensor, policy: Tensor, sampling: Samplin
     """Tuples of segments, and rollouts of each of their steps that are independent of all else."""
     segments = draw_segments(problem, x, policy, sampling, generator).segments
     places = (segments.states, segments.actions)
-    return Batch(segments, *draw_rollouts(problem, x, policy, *places, sampling, generator))
+    return Batch(segments, *draw_rollouts(problem, x, policy, *places, sampling, generator), sampling.meeting)
 
 
 def segment_gradient(
@@ -161,8 +177,8 @@ def segment_gradient(
         score = losses.new_zeros(count)
         if respond:
             score = score + (_log_policy(problem, x, solved, batch, weights) * segments.alive).sum((-1, -2))
-        if not isinstance(problem.transition, Tensor):
-            score = score + _log_moves(problem.transition(x), segments).sum((-1, -2))
+        if problem.moving:
+            score = score + log_moves(problem.transition_at(x), segments)[..., :-1].sum((-1, -2))
         surrogate = total + (tuples * (plain - others) * score).mean()
     gradient = gradients_of(surrogate, [x])[0] if surrogate.requires_grad else torch.zeros_like(x)
     return total.detach(), gradient
@@ -170,7 +186,7 @@ def segment_gradient(
 
 def _log_policy(problem: BilevelMDP, x: Tensor, solved: SoftSolution, batch: Batch, weights: Weights | None) -> Tensor:
     """``log pi(a | s)`` ``(M, I, H)``, differentiated through the rollouts."""
-    table = problem.action_value(x, solved.value)
+    table = acting(problem.action_value(x, solved.value))
     segments = batch.segments
     shape = segments.states.shape
     rollouts = []
@@ -181,7 +197,8 @@ def _log_policy(problem: BilevelMDP, x: Tensor, solved: SoftSolution, batch: Bat
         weight = paths.alive if weights is None else paths.alive * getattr(weights, name)
         rollouts.append(Rollouts(*(part.flatten(0, 1) for part in (paths.states, paths.actions, weight))))
     states, actions = segments.states.flatten(0, 1), segments.actions.flatten(0, 1)
-    pieces = Segments(states, actions, solved.policy.log()[states, actions], *rollouts)
+    after_action, after_state = rollouts
+    pieces = Segments(states, actions, solved.policy.log()[states, actions], after_action, after_state)
     return soft_response(
         lambda state, action: table[state, action],
         pieces,
@@ -191,8 +208,7 @@ def _log_policy(problem: BilevelMDP, x: Tensor, solved: SoftSolution, batch: Bat
     ).reshape(shape)
 
 
-def _log_moves(transition: Tensor, segments: Paths) -> Tensor:
-    """``log P(s' | s, a)`` of the moves inside segments, ``(M, I, H - 1)``."""
-    inside = segments.moved[..., :-1] > 0
-    found = transition[segments.states, segments.actions, segments.following][..., :-1]
-    return torch.where(inside, found, 1.0).log()
+def log_moves(transition: Tensor, paths: Paths) -> Tensor:
+    """``log P(s' | s, a)`` of each step's move ``(*lead, H)``, 0 where it ended the episode."""
+    found = transition[paths.states, paths.actions, paths.following]
+    return torch.where(paths.moved > 0, found, 1.0).log()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -34,7 +34,7 @@ class StocSoBiRL(Algorithm):
     the change that it is there to measure.
 
     Args:
-        sampling: how much a batch draws.
+        sampling: how much a batch draws; its rollouts run to the horizon, since weights outlast a meeting.
         momentum: :math:`\mu_k = \min(1, \text{momentum} / k^{2/3})`; the optimizer's step should shrink as
             :math:`k^{-1/3}`.
 
@@ -55,7 +55,8 @@ class StocSoBiRL(Algorithm):
         """One batch, and the direction; ``memory`` is :class:`Momentum`, ``None`` at the first point."""
         x = x.detach().clone()
         solved, certificate = problem.follower(x)
-        batch = draw_batch(problem, x, solved.policy, self.sampling, required(generator))
+        whole = replace(self.sampling, meeting=False)
+        batch = draw_batch(problem, x, solved.policy, whole, required(generator))
         value, direction = segment_gradient(problem, x, solved, batch, baseline=self.sampling.baseline)
         cost, count = Cost(batch.steps, 1, 0, int(certificate.steps)), 1
         if memory is not None:
@@ -80,10 +81,15 @@ def importance_weights(
     """
     if batch.after_action is None or batch.after_state is None:
         raise InputError("the batch has no rollouts: draw it with draw_batch")
+    if batch.meeting:
+        raise InputError(
+            "the batch's rollouts end where two of them meet, and the weights of two pasts differ still: draw it with "
+            "Sampling(meeting=False)"
+        )
     policies = target[1] / drawn[1]
     moves = None
-    if not isinstance(problem.transition, Tensor):
-        new, old = problem.transition(target[0]).detach(), problem.transition(drawn[0]).detach()
+    if problem.moving:
+        new, old = (problem.transition_at(point).detach() for point, _ in (target, drawn))
         moves = torch.where(old > 0, new / old, 0.0)
     chosen, moved = _ratios(batch.segments, policies, moves)
     segments = (chosen.prod(-1) * moved[..., :-1].prod(-1)).prod(-1)

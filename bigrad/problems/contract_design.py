@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..mdp import policy_value
+from ..mdp import LeaderReturn
 from .planning import best_return
 from .reference import ReferenceProblem
 
@@ -50,13 +50,15 @@ def contract_design(
     def wages(x: Tensor) -> Tensor:
         return torch.nn.functional.softplus(x)
 
+    returns = LeaderReturn(lambda x: table(wages(x) - output), discount)
     return ReferenceProblem(
         reward=lambda x: table((1 + wages(x)).log()) - pain,
         transition=transition,
         start=start,
         discount=discount,
         temperature=temperature,
-        leader=lambda x, policy: -start @ policy_value(policy, table(output - wages(x)), transition, discount)[0],
+        leader=lambda x, policy: returns.expected(x, policy, transition, start),
+        returns=returns,
         name="contract design",
         bound=-best_return(table(output), transition, start, discount),
         init=torch.full((levels,), -3.0, dtype=dtype),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..mdp import policy_value
+from ..mdp import LeaderReturn
 from .gridworld import FOUR_ROOMS, MOVES, grid_world
 from .planning import best_return
 from .reference import ReferenceProblem
@@ -52,9 +52,11 @@ def four_rooms(
         shares: Tensor = torch.softmax(x, -1)[:-1] * (1 - at_goal)
         return shares * -budget
 
-    def pay(x: Tensor, policy: Tensor) -> Tensor:
+    def cost(x: Tensor) -> Tensor:
         earned = at_target + price * penalty(x).sum() * at_goal
-        return -start @ policy_value(policy, earned[:, None].expand(-1, 4), transition, discount)[0]
+        return -earned[:, None].expand(-1, 4)
+
+    returns = LeaderReturn(cost, discount)
 
     return ReferenceProblem(
         reward=lambda x: (at_goal + penalty(x))[:, None].expand(-1, 4),
@@ -62,7 +64,8 @@ def four_rooms(
         start=start,
         discount=discount,
         temperature=temperature,
-        leader=pay,
+        leader=lambda x, policy: returns.expected(x, policy, transition, start),
+        returns=returns,
         name="Four Rooms with incentives",
         bound=-best_return(at_target[:, None].expand(-1, 4), transition, start, discount),
         init=torch.zeros(states + 1, dtype=dtype),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..mdp import SegmentLoss, policy_value
+from ..mdp import LeaderReturn, SegmentLoss
 from .reference import ReferenceProblem
 from .tabular import TabularMDP
 
@@ -26,7 +26,8 @@ def incentive_problem(
         leader_discount: below 1.
         price: p.
         moving: whether the transition depends on ``x`` too.
-        steps: after so many steps the cost ends, which is what segments see; ``None`` is never, and no ``loss``.
+        steps: after so many steps the cost ends, which is what segments see; ``None`` is never, and the problem has
+            ``returns`` in place of a ``loss``.
     """
     states, actions, size = mdp.design.shape
     cost = torch.randn(states, actions, generator=generator, dtype=mdp.design.dtype)
@@ -48,11 +49,13 @@ def incentive_problem(
         )
     )
 
+    returns = LeaderReturn(lambda x: cost, leader_discount, price_of) if loss is None else None
+
     def leader(x: Tensor, policy: Tensor) -> Tensor:
         moves = transition(x) if moving else mdp.transition
-        if loss is not None:
-            return loss.expected(x, policy, moves, mdp.start)
-        return mdp.start @ policy_value(policy, cost, moves, leader_discount)[0] + price_of(x)
+        form = returns if loss is None else loss
+        assert form is not None  # one of the two is there
+        return form.expected(x, policy, moves, mdp.start)
 
     return ReferenceProblem(
         reward=mdp.reward,
@@ -62,6 +65,7 @@ def incentive_problem(
         temperature=mdp.temperature,
         leader=leader,
         loss=loss,
+        returns=returns,
         name="random incentive problem",
         init=torch.randn(size, generator=generator, dtype=mdp.design.dtype),
     )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
-from ..mdp import policy_value
+from ..mdp import LeaderReturn
 from .gridworld import MOVES, grid_world
 from .planning import best_return
 from .reference import ReferenceProblem
@@ -46,8 +45,7 @@ def reward_shaping(
     goal = (3, 4)
     transition, start, at_goal = grid.ending(*goal), grid.at(0, 0), grid.at(*goal)
 
-    def arrival(x: Tensor, policy: Tensor) -> Tensor:
-        return -start @ policy_value(policy, at_goal[:, None].expand(-1, 4), transition, discount)[0]
+    returns = LeaderReturn(lambda x: -at_goal[:, None].expand(-1, 4), discount)
 
     return ReferenceProblem(
         reward=lambda x: (at_goal + size * torch.tanh(x) * (1 - at_goal))[:, None].expand(-1, 4),
@@ -55,7 +53,8 @@ def reward_shaping(
         start=start,
         discount=discount,
         temperature=temperature,
-        leader=arrival,
+        leader=lambda x, policy: returns.expected(x, policy, transition, start),
+        returns=returns,
         name="reward shaping",
         bound=-best_return(at_goal[:, None].expand(-1, 4), transition, start, discount),
         init=torch.zeros(states, dtype=dtype),

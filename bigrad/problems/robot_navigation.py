@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..mdp import policy_value
+from ..mdp import LeaderReturn
 from .gridworld import MOVES, grid_world
 from .planning import best_return
 from .reference import ReferenceProblem
@@ -39,6 +39,7 @@ def robot_navigation(
         [grid.at(row, column) for row, cells in enumerate(FLOOR) for column, cell in enumerate(cells) if cell == "c"]
     ).sum(0)
     wish = (at_station - 0.5 * carpet)[:, None].expand(-1, 4)
+    returns = LeaderReturn(lambda x: -wish, discount)
 
     def reward(x: Tensor) -> Tensor:
         charges: Tensor = torch.nn.functional.softplus(x) * (1 - at_station)
@@ -51,7 +52,8 @@ def robot_navigation(
         start=start,
         discount=discount,
         temperature=temperature,
-        leader=lambda x, policy: -start @ policy_value(policy, wish, transition, discount)[0],
+        leader=lambda x, policy: returns.expected(x, policy, transition, start),
+        returns=returns,
         name="robot navigation",
         bound=-best_return(wish, transition, start, discount),
         init=torch.full_like(start, -3.0),

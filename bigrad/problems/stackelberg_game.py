@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..mdp import policy_value
+from ..mdp import LeaderReturn
 from .planning import best_return
 from .reference import ReferenceProblem
 
@@ -42,16 +42,15 @@ def stackelberg_game(
     def averaged(x: Tensor, table: Tensor) -> Tensor:
         return torch.einsum("sb,sab...->sa...", torch.softmax(x, -1), table)
 
-    def leader(x: Tensor, policy: Tensor) -> Tensor:
-        return -start @ policy_value(policy, averaged(x, other), averaged(x, joint), discount)[0]
-
+    returns = LeaderReturn(lambda x: -averaged(x, other), discount)
     return ReferenceProblem(
         reward=lambda x: averaged(x, own),
         transition=lambda x: averaged(x, joint),
         start=start,
         discount=discount,
         temperature=temperature,
-        leader=leader,
+        leader=lambda x, policy: returns.expected(x, policy, averaged(x, joint), start),
+        returns=returns,
         name="Stackelberg Markov game",
         bound=-best_return(other.flatten(1), joint.flatten(1, 2), start, discount),
         init=torch.zeros(states, leader_actions, dtype=dtype),

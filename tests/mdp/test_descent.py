@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bigrad.errors import Diverged, InputError
-from bigrad.mdp import MSoBiRL, Sampling, SoBiRL, StocSoBiRL, check_incentive, descend
+from bigrad.mdp import HPGD, PARL, PBRL, MSoBiRL, Sampling, SoBiRL, StocSoBiRL, check_incentive, descend
 from bigrad.problems import ReferenceProblem, preference_problem, random_mdp, synthetic_problem
 
 D = torch.float64
@@ -98,10 +98,11 @@ def test_an_optimum_where_the_reward_is_flat_is_no_such_case(problem: ReferenceP
 
 
 def test_an_algorithm_alone_names_a_reward_without_x(problem: ReferenceProblem) -> None:
-    powerless = replace(problem, reward=lambda x: torch.ones(4, 2, dtype=D))
-    for algorithm in (SoBiRL(), MSoBiRL()):
+    powerless, draws = replace(problem, reward=lambda x: torch.ones(4, 2, dtype=D)), Sampling(20)
+    exact = (SoBiRL(), MSoBiRL(), HPGD(), PARL(), PBRL(), PBRL(form="bellman"))
+    for algorithm in (*exact, SoBiRL(draws), StocSoBiRL(draws), HPGD(draws), PARL(Sampling(500))):
         with pytest.raises(InputError, match="cannot act"):
-            algorithm(powerless, problem.init)
+            algorithm(powerless, problem.init, None, torch.Generator().manual_seed(0))
 
 
 def test_a_run_that_explodes_stops() -> None:

@@ -105,10 +105,9 @@ def test_a_missing_matplotlib_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         problem.render(policy, policy)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_m_sobirl_finds_the_known_optimum(seed: int) -> None:
-    """All ten seeds are in benchmarks/results/synthetic_rates.json."""
-    problem = synthetic_problem(torch.Generator().manual_seed(seed))
+def test_m_sobirl_finds_the_known_optimum() -> None:
+    """Ten seeds are in benchmarks/results/synthetic_rates.json."""
+    problem = synthetic_problem(torch.Generator().manual_seed(0))
     run = descend(problem, MSoBiRL(), problem.init, steps=1600, optimizer=lambda p: torch.optim.SGD(p, lr=8e-3))
     assert run.history.value[0] > 10
     assert max(abs(value - 1.0) for value in run.history.value[1000:]) < 1e-3
