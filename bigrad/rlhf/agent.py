@@ -1,31 +1,38 @@
-"""The lower level: stable-baselines3's SAC at a fixed temperature."""
+"""The lower level: what an agent has to know of its own policy, and updates that can be put off."""
 
 from __future__ import annotations
 
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
-import torch
-from stable_baselines3 import SAC
-from stable_baselines3.common.distributions import SquashedDiagGaussianDistribution
-from torch import Tensor, nn
+from gymnasium import spaces
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from torch import Tensor
 
 
-class SoftAgent(SAC):
-    """SAC whose temperature stays fixed, as the soft Bellman relation needs it to.
+class SoftAgent(OffPolicyAlgorithm):
+    """An agent of stable-baselines3 that maximises reward plus entropy at a fixed temperature.
 
     Two things are added. Warm-up actions persist for a few steps, which reaches further than white noise. Updates can
     be put off: while :attr:`holding`, the policy stays as it is and the updates that fall due are made up for
     afterwards, so that the steps collected meanwhile are the current policy's own.
 
+    Actions are vectors here: scaled to [-1, 1] where they are continuous, one-hot where they are discrete.
+
     Attributes:
         holding: whether updates are put off.
         owed: updates that have been put off.
+        temperature: weight of the entropy.
+        origin: whose algorithm it is, for readers of a run's folder.
     """
 
+    origin: ClassVar[str]
     change_action = 0.1  # probability that a warm-up action is drawn anew
     holding = False
     owed = 0
+    temperature: float
     _last_random: np.ndarray | None = None
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
@@ -46,6 +53,8 @@ class SoftAgent(SAC):
         if self._last_random is not None:
             fresh = np.where(changes.reshape(-1, *(1,) * (fresh.ndim - 1)), fresh, self._last_random)
         self._last_random = fresh
+        if not isinstance(self.action_space, spaces.Box):
+            return fresh, fresh
         scaled = self.policy.scale_action(fresh)
         return self.policy.unscale_action(scaled), scaled
 
@@ -59,26 +68,17 @@ class SoftAgent(SAC):
         """How often the policy has been updated."""
         return self._n_updates
 
-    @torch.no_grad()
+    @abstractmethod
     def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
-        """Log-density of scaled actions ``(N, action)`` at ``observation`` ``(N, observation)``."""
-        # The squashed Gaussian has no density at the very edge.
-        return self._distribution(observation).log_prob(action.clamp(-1 + 1e-6, 1 - 1e-6))
+        """Log-probability or -density of actions ``(N, action)`` at ``observation`` ``(N, *observation)``: ``(N,)``."""
 
-    @torch.no_grad()
-    def draw(self, observation: Tensor, count: int) -> Tensor:
-        """``count`` fresh scaled actions at each observation ``(N, observation)``: ``(count, N, action)``."""
-        distribution = self._distribution(observation)
-        return torch.stack([distribution.sample() for _ in range(count)])
+    @abstractmethod
+    def mean(self, function: Callable[[Tensor, Tensor], Tensor], observation: Tensor, draws: int) -> Tensor:
+        """The mean of ``function(observation, action)`` over the policy's actions at ``observation`` ``(N, *)``.
 
-    @torch.no_grad()
+        Exact where the actions can be counted, else over ``draws`` fresh actions of each observation.
+        """
+
+    @abstractmethod
     def features(self, observation: Tensor, action: Tensor) -> Tensor:
-        """The critics' last hidden layers side by side, ``(*leading shape, d)``."""
-        both = torch.cat([observation, action], -1)
-        return torch.cat(
-            [nn.Sequential(*list(network.children())[:-1])(both) for network in self.critic.q_networks], -1
-        )
-
-    def _distribution(self, observation: Tensor) -> SquashedDiagGaussianDistribution:
-        mean, log_std, _ = self.actor.get_action_dist_params(observation)
-        return SquashedDiagGaussianDistribution(mean.shape[-1]).proba_distribution(mean, log_std)
+        """What the agent's own values are linear in, ``(*leading shape, d)``."""

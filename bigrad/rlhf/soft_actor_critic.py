@@ -1,0 +1,66 @@
+"""Continuous actions: stable-baselines3's SAC at a fixed temperature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from stable_baselines3 import SAC
+from stable_baselines3.common.distributions import SquashedDiagGaussianDistribution
+from torch import Tensor, nn
+
+from .agent import SoftAgent
+
+
+class SquashedGaussianAgent(SoftAgent):
+    """An agent whose actor draws from a Gaussian and squashes: SAC, TQC and their kin."""
+
+    actor: Any
+    critic: Any
+
+    def __init__(self, policy: Any, env: Any, *, temperature: float = 0.1, **settings: Any) -> None:
+        self.temperature = temperature
+        super().__init__(policy, env, **{"ent_coef": temperature, **settings})
+
+    @torch.no_grad()
+    def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Log-density of scaled actions ``(N, action)`` at ``observation`` ``(N, observation)``."""
+        # The squashed Gaussian has no density at the very edge.
+        return self._distribution(observation).log_prob(action.clamp(-1 + 1e-6, 1 - 1e-6))
+
+    @torch.no_grad()
+    def mean(self, function: Callable[[Tensor, Tensor], Tensor], observation: Tensor, draws: int) -> Tensor:
+        """The mean of ``function(observation, action)`` over ``draws`` fresh actions of each observation."""
+        distribution = self._distribution(observation)
+        actions = torch.stack([distribution.sample() for _ in range(draws)])
+        return function(observation.expand(draws, *observation.shape), actions).mean(0)
+
+    @torch.no_grad()
+    def features(self, observation: Tensor, action: Tensor) -> Tensor:
+        """The critics' last hidden layers side by side, ``(*leading shape, d)``."""
+        lead, critic = action.shape[:-1], self.critic
+        seen = observation.reshape(-1, *observation.shape[len(lead) :])
+        seen = critic.extract_features(seen, critic.features_extractor).reshape(*lead, -1)
+        both = torch.cat([seen, action], -1)
+        networks: list[nn.Sequential] = [network[:-1] for network in critic.q_networks]
+        return torch.cat([network(both) for network in networks], -1)
+
+    def _distribution(self, observation: Tensor) -> SquashedDiagGaussianDistribution:
+        mean, log_std, _ = self.actor.get_action_dist_params(observation)
+        return SquashedDiagGaussianDistribution(mean.shape[-1]).proba_distribution(mean, log_std)
+
+
+class SoftActorCritic(SquashedGaussianAgent, SAC):
+    """SAC whose temperature stays fixed, as the soft Bellman relation needs it to.
+
+    Args:
+        policy: as stable-baselines3 has it.
+        env: an environment with bounded continuous actions.
+        temperature: weight of the entropy.
+        settings: any other argument of SAC.
+
+    Source: Soft Actor-Critic (Haarnoja, Zhou, Abbeel, Levine, 2018).
+    """
+
+    origin = "stable-baselines3 SAC"
