@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := cli,combinatorial,rl,plot,convex,examples,dev
+EXTRAS := cli,combinatorial,rl,label,plot,convex,examples,dev
 INSTALLED := $(VENV)/.installed
 
 # The demo's run; `make demo STEPS=20000 SEED=1` changes it.

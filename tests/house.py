@@ -27,8 +27,8 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 CLI, COMBINATORIAL, RLHF = "bigrad/cli/", "bigrad/combinatorial/", "bigrad/rlhf/"
 CONVEX_PROGRAM, DOCTOR = "bigrad/layers/convex_program.py", "bigrad/cli/doctor.py"
 ADDRESSES = {  # where each optional package may be imported
-    **dict.fromkeys(("ale_py", "gymnasium", "imageio", "mujoco", "safetensors", "stable_baselines3"), (RLHF,)),
-    **dict.fromkeys(("tensorboard", "torch.utils.tensorboard"), (RLHF,)),
+    **dict.fromkeys(("ale_py", "gymnasium", "imageio", "mujoco", "safetensors"), (RLHF,)),
+    **dict.fromkeys(("sb3_contrib", "stable_baselines3", "tensorboard", "torch.utils.tensorboard"), (RLHF,)),
     **dict.fromkeys(("fastapi", "tyro", "uvicorn"), (CLI,)),
     "rich": (CLI, "bigrad/rlhf/progress.py"),
     **dict.fromkeys(("cvxpy", "cvxpylayers"), (CONVEX_PROGRAM,)),

@@ -12,6 +12,8 @@ from .doctor import installed, part_of
 
 COMMANDS = {
     "rlhf": "learn a reward model and a policy from preferences, on a gymnasium environment",
+    "compare": "methods, teachers and labels on paired seeds, in parallel, with intervals",
+    "label": "compare pairs of clips of a run in the browser, as its teacher",
     "doctor": "list versions, devices and optional parts: what is there, what is missing, how to get it",
 }
 

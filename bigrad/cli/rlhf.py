@@ -7,13 +7,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import tyro
 
 from ..errors import RunError
-from ..rlhf import PreferenceTrainer, Settings, SyntheticTeacher, print_result
+from ..rlhf import People, PreferenceTrainer, Settings, SyntheticTeacher, print_result
 
 _DEFAULT = Settings()
 
@@ -27,9 +27,12 @@ class Options:
     """
 
     env: str = _DEFAULT.env
-    """A registered gymnasium environment with continuous actions."""
-    method: Literal["sobirl", "drlhf", "sac"] = "sobirl"
-    """sobirl: preferences and the policy's response to them; drlhf: no response; sac: the true reward (the ceiling)."""
+    """A registered gymnasium environment; its actions are continuous and bounded, or one of several."""
+    method: Literal["sobirl", "drlhf", "sac", "softdqn"] = "sobirl"
+    """sobirl: preferences and the policy's response to them; drlhf: no response; sac, and softdqn for discrete actions:
+    the true reward (the ceiling)."""
+    agent: Literal["auto", "sac", "tqc", "softdqn"] = "auto"
+    """Who learns the policy; auto is sac for continuous actions and softdqn for discrete ones."""
     steps: int = _DEFAULT.steps
     """Environment steps."""
     labels: int = _DEFAULT.labels
@@ -40,10 +43,22 @@ class Options:
     """Folder of the run; runs/ENV-METHOD-seedSEED if left out."""
     resume: Path | None = None
     """Continue the run in this folder; every other option but --device and --threads is read from it."""
-    beta: float = 1.0
-    """How sharply the synthetic teacher sees differences of true return; inf never errs."""
+    teacher: Literal["perfect", "boltzmann", "mistake", "skip", "equal", "myopic"] = "boltzmann"
+    """Who labels: B-Pref's six teachers."""
+    beta: float | None = None
+    """How sharply the teacher sees differences of true return, if not as it does by itself; inf never errs."""
+    people: bool = False
+    """Let people compare clips in a teacher's place, with `bigrad label --run FOLDER` beside the run."""
+    selection: Literal[
+        "uniform", "disagreement", "entropy", "k-centre", "k-centre-disagreement", "k-centre-entropy"
+    ] = "uniform"
+    """Which pairs are asked about after the warm-up."""
+    label_schedule: Literal["constant", "decay", "increase", "hyperbolic"] = "constant"
+    """How labels are spread over the rounds."""
     segment: int = _DEFAULT.segment
     """Steps of the clips that are compared."""
+    after_end: Literal["zero", "absorb", "exclude"] = "zero"
+    """What a clip holds after its episode has ended by itself."""
     temperature: float = _DEFAULT.temperature
     """Weight of the entropy in the agent's problem."""
     discount: float = _DEFAULT.discount
@@ -72,17 +87,23 @@ def run(argv: Sequence[str]) -> int:
         trainer = PreferenceTrainer(
             options.env,
             method=options.method,
-            teacher=SyntheticTeacher(options.beta),
+            teacher=_teacher(options),
             labels=options.labels,
             seed=options.seed,
             steps=options.steps,
             segment=options.segment,
+            after_end=options.after_end,
+            selection=options.selection,
+            label_schedule=options.label_schedule,
+            agent=options.agent,
             temperature=options.temperature,
             discount=options.discount,
             response_weight=options.response_weight,
             response_limit=options.response_limit,
             device=options.device,
         )
+    if isinstance(trainer.teacher, People):
+        print(f"People label this run with: bigrad label --run {shlex.quote(str(folder))}", file=sys.stderr)
     try:
         result = trainer.learn(progress_bar=options.progress, out=folder, command=shlex.join(["bigrad", "rlhf", *argv]))
     except KeyboardInterrupt:
@@ -91,6 +112,13 @@ def run(argv: Sequence[str]) -> int:
     print_result(result)
     print(f"{folder}: result.json, curves.png, policy.safetensors, reward_model.safetensors, tensorboard")
     return 0
+
+
+def _teacher(options: Options) -> SyntheticTeacher | People:
+    if options.people:
+        return People()
+    changes: dict[str, Any] = {} if options.beta is None else {"beta": options.beta}
+    return SyntheticTeacher.named(options.teacher, **changes)
 
 
 def _fresh(options: Options) -> Path:

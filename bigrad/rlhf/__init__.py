@@ -3,46 +3,73 @@
 try:
     import gymnasium  # noqa: F401  # named in the error below if it is what is missing
     import safetensors  # noqa: F401
+    import sb3_contrib  # noqa: F401
     import stable_baselines3  # noqa: F401
 except ImportError as error:
     from ..errors import MissingPackage
 
     raise MissingPackage(error.name or "stable_baselines3", "rl", "bigrad.rlhf") from error
 
+from .calibration import contradictions, expected_calibration_error, reliability
 from .ceilings import Ceiling, ceiling_of
+from .people import Film, LabelQueue, People
+from .people.desk import LabelDesk
 from .preferences import Pairs, PreferenceStore
 from .progress import print_result
 from .replay import RelabelledReplayBuffer
 from .response import ResponseSettings, response_term, score_weights, segment_losses
 from .result import Result
 from .reward_model import RewardEnsemble
-from .settings import METHODS, Settings
+from .schedule import LABEL_SCHEDULES, cumulative_weights
+from .selection import SELECTIONS, farthest_first, select
+from .settings import AFTER_END, METHODS, Settings
 from .snapshot import load_tree, save_tree
-from .teacher import SyntheticTeacher, Teacher
+from .soft_actor_critic import SoftActorCritic
+from .soft_dqn import SoftDQN
+from .soft_tqc import SoftTQC
+from .teacher import ReturnScale, StepTeacher, SyntheticTeacher, Teacher
 from .trainer import PreferenceTrainer
 from .upper_level import UpperStep, draw_pairs, upper_step
 
 __all__ = [
+    "AFTER_END",
+    "LABEL_SCHEDULES",
     "METHODS",
+    "SELECTIONS",
     "Ceiling",
+    "Film",
+    "LabelDesk",
+    "LabelQueue",
     "Pairs",
+    "People",
     "PreferenceStore",
     "PreferenceTrainer",
     "RelabelledReplayBuffer",
     "ResponseSettings",
     "Result",
+    "ReturnScale",
     "RewardEnsemble",
     "Settings",
+    "SoftActorCritic",
+    "SoftDQN",
+    "SoftTQC",
+    "StepTeacher",
     "SyntheticTeacher",
     "Teacher",
     "UpperStep",
     "ceiling_of",
+    "contradictions",
+    "cumulative_weights",
     "draw_pairs",
+    "expected_calibration_error",
+    "farthest_first",
     "load_tree",
     "print_result",
+    "reliability",
     "response_term",
     "save_tree",
     "score_weights",
     "segment_losses",
+    "select",
     "upper_step",
 ]

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import MissingPackage
+from .calibration import expected_calibration_error
 from .result import Result
 from .snapshot import write_atomically
 
 
 def draw_curves(path: Path, history: Sequence[dict[str, Any]], result: Result) -> None:
-    """Draw true return, labels, loss and response against environment steps into a PNG file.
+    """Draw true return, labels, loss and response against environment steps, and the calibration, into a PNG file.
 
     Raises:
         MissingPackage: matplotlib is not installed.
@@ -24,9 +27,9 @@ def draw_curves(path: Path, history: Sequence[dict[str, Any]], result: Result) -
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingPackage("matplotlib", "plot", "curves.png") from error
-    figure = Figure(figsize=(10, 6.4), layout="constrained")
+    figure = Figure(figsize=(14, 6.4), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(2, 2, sharex=True)
+    axes = figure.subplots(2, 3)
 
     def series(name: str) -> tuple[list[float], list[float]]:
         rows = [row for row in history if row.get(name) is not None]
@@ -44,10 +47,6 @@ def draw_curves(path: Path, history: Sequence[dict[str, Any]], result: Result) -
     panel = axes[0][1]
     panel.step(*series("labels"), where="post", color="C1")
     panel.set_title("labels given")
-    twin = panel.twinx()
-    twin.plot(*series("fresh_accuracy"), "o-", color="C0", markersize=3)
-    twin.set_ylim(0, 1.05)
-    twin.set_ylabel("accuracy before the fit", color="C0")
 
     panel = axes[1][0]
     panel.plot(*series("loss"), "o-", markersize=3, label="after the fit")
@@ -65,9 +64,36 @@ def draw_curves(path: Path, history: Sequence[dict[str, Any]], result: Result) -
             panel.legend()
     panel.set_title("response term / direct term (norms)")
 
+    panel = axes[1][2]
+    for name, label in (
+        ("fresh_accuracy", "accuracy on fresh labels"),
+        ("true_accuracy", "accuracy on unlabelled pairs"),
+        ("disagreement", "disagreement of members"),
+        ("calibration_error", "calibration error"),
+    ):
+        panel.plot(*series(name), "o-", markersize=3, label=label)
+    panel.set_ylim(0, 1.05)
+    panel.set_title("reward model")
+    panel.legend()
+
+    _draw_reliability(axes[0][2], [row["reliability"] for row in history if row.get("reliability") is not None])
+    for panel in (*axes[0][:2], *axes[1]):
+        panel.set_xlim(0, result.steps)
     for panel in axes[1]:
         panel.set_xlabel("environment steps")
     figure.suptitle(f"{result.env}, {result.method}, {result.labels} labels, seed {result.seed}")
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=110)
     write_atomically(path, picture.getvalue())
+
+
+def _draw_reliability(panel: Any, tables: Sequence[Sequence[Sequence[float]]]) -> None:
+    """How often the right segment was preferred, against the belief that it would be, of labels not fitted yet."""
+    panel.set_title("calibration")
+    panel.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    if tables:
+        table = np.sum(np.array(tables), 0)
+        count, belief, label = table[table[:, 0] > 0].T
+        panel.scatter(belief / count, label / count, s=10 + 200 * count / count.sum(), alpha=0.7)
+        panel.set_title(f"calibration: error {expected_calibration_error(table):.2f} on {count.sum():.0f} fresh labels")
+    panel.set(xlim=(-0.05, 1.05), ylim=(-0.05, 1.05), xlabel="belief that right is preferred", ylabel="how often it is")

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import time
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from stable_baselines3.common.callbacks import BaseCallback
+from torch import Tensor
 
-from ..errors import InputError, RunError
+from ..errors import InputError
 from .preferences import Pairs
 from .progress import progress_bar
+from .questions import ask, nothing_to_fit, watch
 from .response import ResponseSettings, response_term
-from .upper_level import Term, accuracy, agreement, draw_pairs, preference_logits, preference_loss, upper_step
+from .upper_level import Term, UpperStep, agreement, upper_step
 
 if TYPE_CHECKING:
     from .trainer import PreferenceTrainer
+
+CHECKPOINT = 2_000  # steps between those of a run without rounds
 
 
 class Loop(BaseCallback):
@@ -82,6 +84,8 @@ class Loop(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         # Here the step is in the buffer already.
+        if self.folder is not None and not self.schedule and self.num_timesteps % CHECKPOINT == 0:
+            self.trainer.save(self.folder)
         due = self._due
         if due is None or self.num_timesteps < due:
             return
@@ -96,26 +100,24 @@ class Loop(BaseCallback):
         trainer, chosen = self.trainer, self.trainer.settings
         reward = trainer.reward_model
         row: dict[str, Any] = {"step": self.num_timesteps}
-        row.update(self._ask())
-        response = self._response(row)
+        fitted = any(past.get("upper_steps") for past in trainer.history)
+        previous = self.schedule[trainer.rounds_done - 1] if trainer.rounds_done else 0
+        row.update(ask(trainer, self.num_timesteps - previous, fitted))
+        response = self._response(row) if fitted else []
         pairs, label = trainer.store.load()
-        device = next(reward.parameters()).device
-        pairs = Pairs(pairs.observation.to(device), pairs.action.to(device), pairs.returns)
-        label = label.to(device)
-        count = chosen.first_upper_steps if trainer.rounds_done == 0 else chosen.upper_steps
-        taken = [
-            upper_step(reward, trainer.optimizer, pairs, label, response, chosen.response_weight, chosen.response_limit)
-            for _ in range(count)
-        ]
-        reward.standardise(*trainer.buffer.steps(np.arange(trainer.buffer.size())))
+        taken = self._fit(pairs, label, chosen.upper_steps if fitted else chosen.first_upper_steps, response)
         trainer.buffer.reward_model = reward
         row.update(
             labels=trainer.store.count,
-            upper_steps=count,
-            loss=taken[-1].loss,
+            upper_steps=len(taken),
+            loss=taken[-1].loss if taken else None,
             ratio=float(np.median([step.ratio for step in taken])) if response else None,
             estimated_ratio=float(np.median([step.estimated for step in taken])) if response else None,
         )
+        if taken:
+            watch(trainer, pairs, label.numpy(), row)
+        else:
+            nothing_to_fit(trainer)
         trainer.history.append(row)
         for name, value in row.items():
             if isinstance(value, int | float) and name != "step":
@@ -129,51 +131,22 @@ class Loop(BaseCallback):
         if self.folder is not None:
             trainer.save(self.folder)
 
-    def _ask(self) -> dict[str, Any]:
-        """Draw pairs, have them labelled, store them; and say how well the model knew the answers beforehand."""
+    def _fit(self, pairs: Pairs, label: Tensor, count: int, response: list[Term]) -> list[UpperStep]:
+        """Move the reward model; it stays silent as long as there is no label."""
         trainer, chosen = self.trainer, self.trainer.settings
-        wanted = chosen.labels_by(trainer.rounds_done) - trainer.store.count
-        if wanted <= 0:
-            return {}
-        previous = self.schedule[trainer.rounds_done - 1] if trainer.rounds_done else 0
-        pairs = draw_pairs(trainer.buffer, wanted, self.num_timesteps - previous, chosen.segment, trainer.random)
-        if pairs is None:
-            raise InputError(
-                f"no episode of {chosen.env} has lasted {chosen.segment} steps yet: choose a smaller segment or a "
-                "longer warm_up"
-            )
-        label = self._label(pairs)
-        trainer.store.add(pairs, label, self.num_timesteps)
-        tie_rate = float((pairs.returns[:, 0] == pairs.returns[:, 1]).mean())
-        if trainer.rounds_done == 0:
-            warn_of_ties(tie_rate, chosen.env)
-        with torch.no_grad():
-            logits = preference_logits(trainer.reward_model, pairs)
-            loss = preference_loss(logits, torch.as_tensor(label, dtype=logits.dtype, device=logits.device)).mean()
-        fresh = accuracy(trainer.reward_model, pairs, label) if trainer.rounds_done else None
-        return {
-            "tie_rate": tie_rate,
-            "fresh_loss": float(loss) if trainer.rounds_done else None,
-            "fresh_accuracy": fresh,
-        }
-
-    def _label(self, pairs: Pairs) -> np.ndarray:
-        teacher = self.trainer.teacher
-        if teacher is None:
-            raise RunError(
-                "this run was labelled by a teacher that is not saved with it: PreferenceTrainer.load(folder, "
-                "teacher=...) brings it back"
-            )
-        given = teacher.label(pairs.returns[:, 0], pairs.returns[:, 1])
-        try:
-            label = np.asarray(given, dtype=np.float64)
-        except (TypeError, ValueError):
-            label = np.zeros(0)
-        if label.shape != pairs.returns.shape[:1] or not ((label >= 0) & (label <= 1)).all():
-            raise InputError(
-                f"the teacher returned {given!r} for {len(pairs.returns)} pairs; wanted as many numbers from 0 to 1"
-            )
-        return label
+        reward, buffer = trainer.reward_model, trainer.buffer
+        if len(label) == 0:
+            reward.silence()
+            return []
+        device = reward.mean.device
+        pairs = Pairs(pairs.observation.to(device), pairs.action.to(device), pairs.returns)
+        label = label.to(device)
+        weight, limit = chosen.response_weight, chosen.response_limit
+        taken = [upper_step(reward, trainer.optimizer, pairs, label, response, weight, limit) for _ in range(count)]
+        every = np.arange(buffer.size())
+        # Where an episode is over the reward is 0: then 0 is no matter of choice.
+        reward.standardise(*buffer.steps(every), buffer.after_end != "zero" or not buffer.ended(every).any())
+        return taken
 
     def _response(self, row: dict[str, Any]) -> list[Term]:
         """The response term of this round, before the reward model is fitted to the new labels."""
@@ -207,14 +180,3 @@ class Loop(BaseCallback):
         if self.bar is not None:
             self.bar.stop()
         self.trainer.agent.holding = False
-
-
-def warn_of_ties(tie_rate: float, env: str) -> None:
-    """Say so where preferences cannot carry information."""
-    if tie_rate > 0.5:
-        warnings.warn(
-            f"{100 * tie_rate:.0f} % of the queries on {env} are ties: a reward that hardly varies (1 for every "
-            "step) cannot be learnt from preferences; choose another environment or longer segments",
-            UserWarning,
-            stacklevel=2,
-        )

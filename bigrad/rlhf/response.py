@@ -46,7 +46,7 @@ def segment_losses(reward: RewardEnsemble, own: tuple[Tensor, Tensor], other: tu
         other: the same of the segments they are compared with ``(other, H, *)``.
     """
     with torch.no_grad():
-        totals = [reward.raw(*steps).sum(-1) for steps in (own, other)]
+        totals = [reward.totals(*steps) for steps in (own, other)]
         logits = totals[0][:, :, None] - totals[1][:, None, :]
         belief = torch.sigmoid(logits)
         members = len(belief)
@@ -60,7 +60,7 @@ def score_weights(losses: list[Tensor], steps: list[int], segment: int) -> list[
     The objective is the mean loss of a segment drawn from all of the policy's. An action answers for every segment of
     its episode that ends with it or after it: a segment carries its whole past, so that the law of where it starts is
     differentiated too. Subtracting the mean loss is part of the derivative of a mean over a number of segments that
-    depends on the policy.
+    depends on the policy. A segment that reaches beyond its episode ends with it.
 
     Args:
         losses: losses of the segments starting at steps 0, 1, ... of each episode.
@@ -72,7 +72,8 @@ def score_weights(losses: list[Tensor], steps: list[int], segment: int) -> list[
     weights = []
     for loss, length in zip(losses, steps, strict=True):
         excess = torch.zeros(length, dtype=loss.dtype, device=loss.device)
-        excess[segment - 1 : segment - 1 + len(loss)] = (loss - mean) / count
+        last = torch.arange(segment - 1, segment - 1 + len(loss), device=loss.device).clamp_max(length - 1)
+        excess.index_add_(0, last, (loss - mean) / count)
         weights.append(excess.flip(0).cumsum(0).flip(0))
     return weights
 
@@ -98,15 +99,15 @@ def response_term(
         random: draws the opponents and the transitions.
     """
     length = settings.segment
-    episodes = [episode for episode in episodes if len(episode) >= length]
+    episodes = [episode for episode in episodes if len(buffer.windows(episode, length))]
     if not episodes:
         return [], None
     starts = buffer.segment_starts(length)
     other = buffer.steps(buffer.segment(random.choice(starts, min(settings.opponents, len(starts)), False), length))
     losses = []
     for episode in episodes:
-        windows = episode[: len(episode) - length + 1]
-        losses.append(segment_losses(reward, buffer.steps(buffer.segment(windows, length)), other))
+        places = buffer.segment(buffer.windows(episode, length), length)
+        losses.append(segment_losses(reward, buffer.steps(places), other))
     weights = score_weights(losses, [len(episode) for episode in episodes], length)
 
     def features(observation: Tensor, action: Tensor) -> Tensor:
@@ -114,19 +115,22 @@ def response_term(
         return torch.cat([torch.ones_like(parts[0][..., :1]), *parts], -1)
 
     def expected(observation: Tensor) -> Tensor:
-        actions = agent.draw(observation, settings.draws)
-        return features(observation.expand(settings.draws, *observation.shape), actions).mean(0)
+        return agent.mean(features, observation, settings.draws)
 
     places = random.choice(buffer.size(), min(settings.transitions, buffer.size()), False)
     observation, action = buffer.steps(places)
     following, goes_on = buffer.next_steps(places)
+    going = goes_on[:, None]
+    now, later = features(observation, action), expected(following) * going
+    if buffer.after_end == "absorb":  # the last step is followed by itself
+        later = later + now * (1 - going)
     own_places = np.concatenate(episodes)
     own_observation, own_action = buffer.steps(own_places)
     critic = LeastSquaresCritic.fit(
         observation,
         action,
-        features(observation, action),
-        expected(following) * goes_on[:, None],
+        now,
+        later,
         (features(own_observation, own_action) - expected(own_observation))[:, None],
         agent.gamma,
         settings.ridge,
@@ -134,7 +138,7 @@ def response_term(
     segments = Segments(
         own_observation[:, None], own_action[:, None], agent.log_prob(own_observation, own_action)[:, None]
     )
-    temperature = float(agent.ent_coef_tensor)
+    temperature = agent.temperature
     layer = SoftResponse(reward, temperature=temperature, discount=agent.gamma, estimator=critic)
     sizes = [len(episode) for episode in episodes]
     halves = min(2, len(episodes))

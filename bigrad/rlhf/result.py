@@ -7,7 +7,7 @@ import platform
 from dataclasses import asdict, dataclass
 from typing import Any
 
-_PACKAGES = ("torch", "gymnasium", "stable_baselines3", "numpy", "mujoco")
+_PACKAGES = ("bigrad", "torch", "gymnasium", "stable_baselines3", "numpy", "mujoco")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,11 @@ class Result:
         response_approximate: whether something learnt enters the response term.
         response_age: updates between the policy that drew the response's episodes and the one that is differentiated.
         expected_loss, fresh_loss: mean loss of pairs before any fit, as the ensemble expects it and as labels show it.
+        calibration_error: mean distance between believed and found shares of preferences, before each fit.
+        disagreement: mean deviation between the members' beliefs, before each fit.
         tie_rate: share of the queries whose two true returns are equal.
+        skip_rate: share of the queries that were not answered.
+        alarms: rounds in which learnt and true reward, or labels, seemed to part ways.
         episodes: of the evaluation.
         wall_seconds: of learning and evaluation.
         versions, hardware, command: what made it.
@@ -54,7 +58,11 @@ class Result:
     response_age: int
     expected_loss: float | None
     fresh_loss: float | None
+    calibration_error: float | None
+    disagreement: float | None
     tie_rate: float | None
+    skip_rate: float | None
+    alarms: int
     episodes: int
     wall_seconds: float
     versions: dict[str, str]
@@ -71,7 +79,7 @@ class Result:
         if self.share is None:
             return (
                 f"{reached} with {self.labels} labels. No ceiling was measured for it: "
-                f"bigrad rlhf --env {self.env} --method sac measures one."
+                f"bigrad rlhf --env {self.env} with --method sac (softdqn for discrete actions) measures one."
             )
         return (
             f"{reached} with {self.labels} labels: {100 * self.share:.0f} % of the way from random "
@@ -93,7 +101,8 @@ class Result:
             ("share of the way", shown(self.share)),
             ("preference accuracy", f"{shown(self.preference_accuracy)} (before the fit {shown(self.fresh_accuracy)})"),
             ("response / direct", f"{shown(self.response_ratio)} on {100 * self.response_share:.0f} % of upper steps"),
-            ("ties among queries", shown(self.tie_rate)),
+            ("ties / skips among queries", f"{shown(self.tie_rate)} / {shown(self.skip_rate)}"),
+            ("calibration error / alarms", f"{shown(self.calibration_error)} / {self.alarms}"),
             ("wall seconds", f"{self.wall_seconds:.0f}"),
         ]
 

@@ -56,6 +56,12 @@ class RewardEnsemble(nn.Module):
         out = torch.baddbmm(self.biases[-1], hidden, self.weights[-1])
         return out.reshape(out.shape[0], *lead)
 
+    def totals(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Each member's reward along segments ``(*, H)``: ``(members, *)``; steps whose observation is NaN count 0."""
+        padded = observation.isnan().any(-1)
+        reward = self.raw(*(torch.where(padded.unsqueeze(-1), 0.0, part) for part in (observation, action)))
+        return reward.masked_fill(padded, 0.0).sum(-1)
+
     def features(self, observation: Tensor, action: Tensor) -> Tensor:
         """The last hidden layers of all members side by side, ``(*leading shape, members * width)``."""
         hidden, lead = self._hidden(observation, action)
@@ -74,11 +80,20 @@ class RewardEnsemble(nn.Module):
         return hidden, both.shape[:-1]
 
     @torch.no_grad()
-    def standardise(self, observation: Tensor, action: Tensor) -> None:
-        """Set the scale so that these steps have rewards of mean 0 and deviation 1."""
+    def standardise(self, observation: Tensor, action: Tensor, centred: bool = True) -> None:
+        """Set the scale so that these steps have rewards of mean 0 and deviation 1.
+
+        Where a reward of 0 has a meaning (an episode that is over gets no more), it stays 0: if not ``centred``,
+        nothing is subtracted, and the mean square becomes 1.
+        """
         reward = self.raw(observation, action).mean(0)
-        self.mean.copy_(reward.mean())
-        self.std.copy_(reward.std().clamp_min(1e-6))
+        self.mean.copy_(reward.mean() if centred else torch.zeros_like(self.mean))
+        self.std.copy_((reward.std() if centred else reward.square().mean().sqrt()).clamp_min(1e-6))
+
+    @torch.no_grad()
+    def silence(self) -> None:
+        """Make the standardised reward 0 until :meth:`standardise` is called: nothing has been learnt yet."""
+        self.std.fill_(math.inf)
 
     def extra_repr(self) -> str:
         """What repr shows of the settings."""

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Discrete
 
 from ..errors import BigradError, RunError
 from .curves import draw_curves
+from .people import People
 from .preferences import PreferenceStore
 from .result import Result
 from .settings import Settings
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 FORMAT = "bigrad run 1"
 CONFIG, CHECKPOINT, LABELS, HISTORY = "config.json", "checkpoint.safetensors", "labels.sqlite", "history.json"
+_PEOPLE = "people"  # as the configuration names them
 _ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 
 
@@ -67,7 +69,7 @@ def save(folder: Path, trainer: PreferenceTrainer) -> None:
             "teacher": None if teacher is None else teacher.generator.get_state(),
         },
         "rounds_done": trainer.rounds_done,
-        "labels": trainer.store.count,
+        "labels": trainer.store.asked,  # an undo does not change it
         "seconds": trainer.seconds,
         "history": trainer.history,
     }
@@ -76,21 +78,24 @@ def save(folder: Path, trainer: PreferenceTrainer) -> None:
     config = {
         "format": FORMAT,
         "settings": trainer.settings.to_json(),
-        "teacher": None if teacher is None else {"beta": str(teacher.beta), "seed": teacher.seed},
+        "teacher": _PEOPLE if isinstance(trainer.teacher, People) else teacher and teacher.to_json(),
     }
     write_json(folder / CONFIG, config)
     actions, observations = agent.action_space, agent.observation_space
-    assert isinstance(actions, Box)
-    assert isinstance(observations, Box)
+    if isinstance(actions, Box):
+        acts = {"action_low": actions.low.tolist(), "action_high": actions.high.tolist()}
+    else:
+        assert isinstance(actions, Discrete)
+        acts = {"actions": int(actions.n)}
     save_tree(folder / "policy.safetensors", dict(weights["policy"]))
     write_json(
         folder / "policy.json",
         {
-            "kind": "stable-baselines3 SAC MlpPolicy",
+            "kind": f"{agent.origin} MlpPolicy",
             "hidden_units": [trainer.settings.units] * 2,
-            "observation_shape": list(observations.shape),
-            "action_low": actions.low.tolist(),
-            "action_high": actions.high.tolist(),
+            "observation_shape": list(observations.shape or ()),
+            "temperature": agent.temperature,
+            **acts,
         },
     )
     save_tree(folder / "reward_model.safetensors", dict(trainer.reward_model.state_dict()))
@@ -101,7 +106,7 @@ def save(folder: Path, trainer: PreferenceTrainer) -> None:
             "sizes": list(trainer.reward_model.sizes),
             "members": trainer.settings.members,
             "width": trainer.settings.width,
-            "action": "scaled to [-1, 1]",
+            "action": "scaled to [-1, 1]" if isinstance(actions, Box) else "one-hot",
         },
     )
 
@@ -117,9 +122,9 @@ def load(
     taught = config.get("teacher")
     state = load_tree(folder / CHECKPOINT)
     try:
-        synthetic = SyntheticTeacher(float(taught["beta"]), taught["seed"]) if taught else None
-        trainer = kind(teacher=synthetic, device=device, **settings)
-        trainer.teacher = synthetic or teacher
+        saved = People() if taught == _PEOPLE else SyntheticTeacher.from_json(taught) if taught else None
+        trainer = kind(teacher=saved or teacher, device=device, **settings)
+        trainer.teacher = saved or teacher
         _restore(trainer, state)
         labelled = int(state["labels"])
     except BigradError:
@@ -130,9 +135,9 @@ def load(
         ) from error
     # Labels given after the last checkpoint count: none is asked for twice.
     trainer.store = open_labels(folder)
-    if trainer.store.count < labelled:
+    if trainer.store.asked < labelled:
         raise RunError(
-            f"{folder / LABELS} holds {trainer.store.count} labels and the checkpoint was made with {labelled}: "
+            f"{folder / LABELS} holds {trainer.store.asked} labels and the checkpoint was made with {labelled}: "
             f"restore it (with {LABELS}-wal, if there is one) or start anew"
         )
     return trainer

@@ -6,13 +6,30 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ..errors import InputError, RunError
+from .schedule import LABEL_SCHEDULES, cumulative_weights
+from .selection import SELECTIONS
 
 METHODS = {
     "sobirl": "preferences, and the policy's response to the reward model (SoftResponse)",
     "drlhf": "preferences alone: no response term",
     "sac": "the true reward: what a learner without preferences reaches",
+    "softdqn": "the same for discrete actions",
+}
+AGENTS = {
+    "auto": "sac for continuous actions, softdqn for discrete ones",
+    "sac": "soft actor-critic",
+    "tqc": "truncated quantile critics",
+    "softdqn": "a Q-network whose policy is the softmax of its values",
 }
 
+AFTER_END = ("zero", "absorb", "exclude")
+_CHOICES = {
+    "method": METHODS,
+    "agent": AGENTS,
+    "after_end": AFTER_END,
+    "selection": SELECTIONS,
+    "label_schedule": LABEL_SCHEDULES,
+}
 _KINDS = {str: "a string", int: "a whole number", float: "a number"}
 
 
@@ -21,8 +38,8 @@ class Settings:
     """Every number of a run; the defaults learn Pendulum-v1 in 8,000 steps.
 
     Attributes:
-        env: a registered gymnasium environment with continuous actions.
-        method: "sobirl", "drlhf" or "sac".
+        env: a registered gymnasium environment with a vector of observations.
+        method: "sobirl" or "drlhf"; "sac" or "softdqn" learns from the true reward.
         steps: environment steps.
         labels: comparisons asked of the teacher.
         seed: of everything.
@@ -33,12 +50,17 @@ class Settings:
         upper_until: share of the steps by which the last upper step is taken.
         on_policy_steps: steps before each round during which the policy stays as it is, for the response term.
         segment: steps of a segment.
+        after_end: what a segment holds after its episode has ended by itself (not by a time limit): "zero" rewards,
+            its last step again and again ("absorb"), or no segment reaches that far ("exclude").
+        selection: which pairs are asked about after the warm-up, see :func:`select`.
+        label_schedule: how labels are spread over the rounds, see :func:`cumulative_weights`.
         first_upper_steps, upper_steps: steps of the reward model after the warm-up and in each later round.
         members, width: networks of the reward model, and their hidden units.
         reward_step, reward_decay: step size and weight decay of the reward model's AdamW.
         response_weight: factor of the response term; 1 is the hyper-gradient's own scale.
         response_limit: the largest norm of the response term over that of the direct term.
         opponents, transitions, draws, ridge: of the response term, see ResponseSettings.
+        agent: who learns the policy: "auto", "sac", "tqc" or "softdqn".
         lr, batch, units, discount, temperature: of the agent.
         episodes: of the evaluation at the end.
     """
@@ -55,6 +77,9 @@ class Settings:
     upper_until: float = 0.95
     on_policy_steps: int = 400
     segment: int = 25
+    after_end: str = "zero"
+    selection: str = "uniform"
+    label_schedule: str = "constant"
     first_upper_steps: int = 300
     upper_steps: int = 60
     members: int = 3
@@ -67,6 +92,7 @@ class Settings:
     transitions: int = 4096
     draws: int = 8
     ridge: float = 1e-3
+    agent: str = "auto"
     lr: float = 1e-3
     batch: int = 64
     units: int = 64
@@ -79,8 +105,9 @@ class Settings:
             kind, value = type(field.default), getattr(self, field.name)
             if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
                 raise InputError(f"{field.name} is {value!r}; wanted {_KINDS[kind]}")
-        if self.method not in METHODS:
-            raise InputError(f"method is {self.method!r}; wanted one of {', '.join(METHODS)}")
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise InputError(f"{name} is {getattr(self, name)!r}; wanted one of {', '.join(known)}")
         whole = ("steps", "rounds", "segment", "members", "width", "batch", "units", "episodes", "draws", "opponents")
         for name in (*whole, "warm_up", "first_upper_steps", "upper_steps", "transitions", "on_policy_steps"):
             if getattr(self, name) < 1:
@@ -109,7 +136,7 @@ class Settings:
     @property
     def learns_reward(self) -> bool:
         """Whether there is a reward model at all."""
-        return self.method != "sac"
+        return self.method not in ("sac", "softdqn")
 
     def schedule(self) -> list[int]:
         """The steps at which rounds are due: labelled ones, then upper steps alone."""
@@ -127,7 +154,8 @@ class Settings:
         """How many labels are given once round ``place`` is over."""
         if place >= self.rounds:
             return self.labels
-        return max(2, round(self.labels * (self.first_share + (1 - self.first_share) * place / self.rounds)))
+        given = [0.0, *cumulative_weights(self.label_schedule, self.schedule()[1 : self.rounds + 1], self.steps)]
+        return max(2, round(self.labels * (self.first_share + (1 - self.first_share) * given[place] / given[-1])))
 
     def to_json(self) -> dict[str, Any]:
         """As plain numbers and strings."""

@@ -10,17 +10,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.logger import Logger, configure
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.utils import get_device
 
 from ..errors import InputError, RunError
 from . import environments, run_folder
-from .agent import SoftAgent
+from .agents import make_agent
 from .ceilings import Ceiling, ceiling_of
 from .evaluation import true_returns
 from .generators import GlobalGenerators
 from .loop import Loop
+from .people import People
 from .preferences import PreferenceStore
 from .replay import RelabelledReplayBuffer
 from .result import Result, hardware, versions
@@ -35,11 +37,11 @@ class PreferenceTrainer:
 
     The upper level moves the reward model: down the preference loss, and with ``method="sobirl"`` also along the
     policy's response to it, through :class:`~bigrad.layers.SoftResponse`. The lower level is
-    stable-baselines3's SAC at a fixed temperature on the current reward.
+    an agent of stable-baselines3 at a fixed temperature on the current reward.
 
     Args:
-        env: a registered gymnasium environment with continuous actions.
-        method: ``"sobirl"``, ``"drlhf"`` (no response) or ``"sac"`` (the true reward: the ceiling).
+        env: a registered gymnasium environment with bounded continuous or with discrete actions.
+        method: ``"sobirl"``, ``"drlhf"`` (no response), or ``"sac"`` or ``"softdqn"`` (the true reward: the ceiling).
         teacher: who compares; default ``SyntheticTeacher()``.
         labels: how many comparisons.
         seed: of everything.
@@ -47,14 +49,14 @@ class PreferenceTrainer:
         settings: any other field of :class:`Settings`.
 
     Attributes:
-        agent: the SAC agent; ``agent.predict`` acts.
+        agent: ``agent.predict`` acts.
         reward_model: ``(observation, scaled action) -> reward``.
         history: what happened, a dictionary for each episode and each round.
 
     Raises:
         InputError: an unknown environment or method, or a number out of range.
         MissingPackage: the environment needs something that is not installed.
-        UnsupportedError: actions that are not continuous.
+        UnsupportedError: actions or observations that are not served.
 
     Source: Bilevel Reinforcement Learning via the Development of Hyper-gradient without Lower-Level Convexity
     (Yang, Gao, Yuan, 2025); Deep Reinforcement Learning from Human Preferences (Christiano et al., 2017).
@@ -65,7 +67,7 @@ class PreferenceTrainer:
         env: str = "Pendulum-v1",
         *,
         method: str = "sobirl",
-        teacher: Teacher | None = None,
+        teacher: Teacher | People | None = None,
         labels: int = 200,
         seed: int = 0,
         device: str | torch.device = "auto",
@@ -75,7 +77,7 @@ class PreferenceTrainer:
             self.settings = Settings(env=env, method=method, labels=labels, seed=seed, **settings)
         except TypeError as error:
             raise InputError(f"{error}; Settings lists the names") from error
-        self.teacher: Teacher | None = SyntheticTeacher() if teacher is None else teacher
+        self.teacher: Teacher | People | None = SyntheticTeacher() if teacher is None else teacher
         if isinstance(self.teacher, SyntheticTeacher) and self.teacher.seed is None:
             self.teacher.generator.manual_seed(seed)
         self._build(device)
@@ -86,27 +88,17 @@ class PreferenceTrainer:
             device = get_device(device)
         except RuntimeError as error:
             raise InputError(f"device is {device!r}, which torch does not know: {error}") from error
-        env = Monitor(environments.make(chosen.env))
+        people = self.teacher if isinstance(self.teacher, People) else None
+        made = environments.make(chosen.env, pictures=people is not None)
+        env = Monitor(people.watch(made) if people else made)
         self.generators = GlobalGenerators()
         with self.generators:
-            self.agent = SoftAgent(
-                "MlpPolicy",
-                env,
-                learning_rate=chosen.lr,
-                batch_size=chosen.batch,
-                gamma=chosen.discount,
-                ent_coef=chosen.temperature,
-                learning_starts=chosen.warm_up,
-                buffer_size=max(chosen.steps, 1),
-                policy_kwargs={"net_arch": [chosen.units, chosen.units]},
-                replay_buffer_class=RelabelledReplayBuffer,
-                seed=chosen.seed,
-                device=device,
-            )
+            self.agent = make_agent(chosen, env, device)
+        self.buffer.after_end, self.buffer.discount = chosen.after_end, chosen.discount
         streams = np.random.SeedSequence(chosen.seed).spawn(2)
         self.random = np.random.default_rng(streams[0])
         weights = torch.Generator().manual_seed(int(streams[1].generate_state(1)[0]))
-        observations, actions = (int(np.prod(space.shape or ())) for space in (env.observation_space, env.action_space))
+        observations, actions = (spaces.flatdim(space) for space in (env.observation_space, env.action_space))
         reward_model = RewardEnsemble(observations, actions, chosen.members, chosen.width, weights)
         self.reward_model = reward_model.to(self.agent.device)
         self.optimizer = torch.optim.AdamW(
@@ -234,7 +226,7 @@ class PreferenceTrainer:
             return float(statistic(values)) if values else None
 
         final = float(evaluation.mean())
-        if chosen.method == "sac" and scale is None:
+        if not chosen.learns_reward and scale is None:
             scale = None if final <= random_return else Ceiling(random_return, final)
         return Result(
             env=chosen.env,
@@ -257,7 +249,11 @@ class PreferenceTrainer:
             response_age=max((row["response_age"] for row in answered), default=0),
             expected_loss=over("expected_loss", np.mean),
             fresh_loss=over("fresh_loss", np.mean),
+            calibration_error=over("calibration_error", np.mean),
+            disagreement=over("disagreement", np.mean),
             tie_rate=over("tie_rate", np.mean),
+            skip_rate=over("skip_rate", np.mean),
+            alarms=sum(bool(row.get("alarm")) for row in rounds),
             episodes=chosen.episodes,
             wall_seconds=self.seconds,
             versions=versions(),

@@ -20,7 +20,7 @@ Term = Callable[[], Tensor]
 
 def preference_logits(reward: RewardEnsemble, pairs: Pairs) -> Tensor:
     """How much more reward the right segment has, by each member: ``(members, pairs)``."""
-    totals = reward.raw(pairs.observation, pairs.action).sum(-1)
+    totals = reward.totals(pairs.observation, pairs.action)
     return totals[..., 1] - totals[..., 0]
 
 
@@ -29,24 +29,44 @@ def preference_loss(logits: Tensor, label: Tensor) -> Tensor:
     return torch.nn.functional.softplus(logits) - label * logits
 
 
-def draw_pairs(
-    buffer: RelabelledReplayBuffer, count: int, recent: int, length: int, random: np.random.Generator
-) -> Pairs | None:
-    """Pairs of one segment of the last ``recent`` steps and one of the whole buffer; ``None`` without any segment."""
+def draw_places(
+    buffer: RelabelledReplayBuffer,
+    count: int,
+    recent: int,
+    length: int,
+    random: np.random.Generator,
+    reach: int | None = None,
+) -> np.ndarray | None:
+    """Places ``(count, 2, length)`` of pairs of segments, one of the last ``recent`` steps and one of all.
+
+    There are none before the first segment is complete: ``None``. With ``reach``, all are of that many latest steps.
+    """
     starts = buffer.segment_starts(length)
+    if reach is not None:
+        starts = starts[(buffer.pos - 1 - starts) % buffer.buffer_size < reach]
     if len(starts) == 0:
         return None
     # Coin flips put the recent segment on either side: the side must not tell which one it is.
     sides = np.stack([random.choice(starts[-recent:], count), random.choice(starts, count)], 1)
-    sides = random.permuted(sides, axis=1)
-    observation, action = buffer.steps(np.stack([buffer.segment(side, length) for side in sides.T], 1))
-    returns = np.stack([buffer.true_returns(side, length) for side in sides.T], 1)
-    return Pairs(observation, action, returns)
+    return buffer.segment(random.permuted(sides, axis=1), length)
+
+
+def pairs_at(buffer: RelabelledReplayBuffer, places: np.ndarray) -> Pairs:
+    """The pairs of segments at ``places``."""
+    return Pairs(*buffer.steps(places), buffer.true_rewards(places).sum(-1))
+
+
+def draw_pairs(
+    buffer: RelabelledReplayBuffer, count: int, recent: int, length: int, random: np.random.Generator
+) -> Pairs | None:
+    """Pairs of one segment of the last ``recent`` steps and one of the whole buffer; ``None`` without any segment."""
+    places = draw_places(buffer, count, recent, length, random)
+    return None if places is None else pairs_at(buffer, places)
 
 
 def accuracy(reward: RewardEnsemble, pairs: Pairs, label: np.ndarray) -> float | None:
-    """Share of decided pairs that the model ranks as ``label`` does; ``None`` where all are ties."""
-    decided = label != 0.5
+    """Share of decided pairs that the model ranks as ``label`` does; ``None`` where all are ties or skipped."""
+    decided = (label != 0.5) & ~np.isnan(label)
     if not decided.any():
         return None
     with torch.no_grad():

@@ -16,6 +16,7 @@ class Point(gymnasium.Env[Any, Any]):
 
     Args:
         fence: an episode ends beyond this distance.
+        lifetime: or after this many steps, by itself.
         reward: given at every step instead.
         broken_at: the step of this object's life whose reward or observation is NaN.
         broken: which of the two, or "start" for the first observation of every episode.
@@ -31,7 +32,9 @@ class Point(gymnasium.Env[Any, Any]):
         broken_at: int = -1,
         broken: str = "reward",
         dtype: type = np.float32,
+        lifetime: int = 1_000_000,
     ) -> None:
+        self.lifetime, self.since = lifetime, 0
         self.fence, self.reward, self.broken_at, self.broken, self.dtype = fence, reward, broken_at, broken, dtype
         self.observation_space: spaces.Space[Any] = spaces.Box(-10, 10, (2,), dtype)
         self.action_space: spaces.Space[Any] = spaces.Box(-2, 2, (1,), np.float32)
@@ -39,11 +42,11 @@ class Point(gymnasium.Env[Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
-        self.state = self.np_random.uniform(-1, 1, 2)
+        self.state, self.since = self.np_random.uniform(-1, 1, 2), 0
         return self.see() * (np.nan if self.broken == "start" else 1), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        self.age += 1
+        self.age, self.since = self.age + 1, self.since + 1
         position, velocity = self.state
         velocity = np.clip(0.9 * velocity + 0.2 * float(np.sum(action)), -3, 3)
         self.state = np.array([np.clip(position + 0.2 * velocity, -9, 9), velocity])
@@ -51,7 +54,8 @@ class Point(gymnasium.Env[Any, Any]):
         seen = self.see()
         if self.age == self.broken_at:
             reward, seen = (float("nan"), seen) if self.broken == "reward" else (reward, seen * np.nan)
-        return seen, float("nan") if self.broken_now else reward, bool(abs(self.state[0]) > self.fence), False, {}
+        ended = bool(abs(self.state[0]) > self.fence) or self.since >= self.lifetime
+        return seen, float("nan") if self.broken_now else reward, ended, False, {}
 
     def see(self) -> Any:
         return self.state.astype(self.dtype)
@@ -79,6 +83,18 @@ class Buttons(Point):
     def __init__(self) -> None:
         super().__init__()
         self.action_space = spaces.Discrete(3)
+
+    def step(self, action: Any) -> Any:
+        """Left, not at all, right."""
+        return super().step(np.full(1, int(action) - 1, np.float32))
+
+
+class Organ(Point):
+    """Is pushed by several buttons at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = spaces.MultiDiscrete([3, 2])
 
 
 class Unbounded(Point):
@@ -112,6 +128,7 @@ def register() -> None:
     variants: dict[str, tuple[type[Point], dict[str, Any]]] = {
         "Point": (Point, {}),
         "Fenced": (Point, {"fence": 1.0}),
+        "Short": (Point, {"lifetime": 4}),
         "Constant": (Point, {"reward": 1.0}),
         "NaNReward": (Point, {"broken_at": 45}),
         "NaNLastReward": (Point, {"broken_at": 50}),
@@ -122,6 +139,7 @@ def register() -> None:
         "Image": (Image, {}),
         "Named": (Named, {}),
         "Buttons": (Buttons, {}),
+        "Organ": (Organ, {}),
         "Unbounded": (Unbounded, {}),
         "Plane": (Plane, {}),
         "NeedsMuJoCo": (NeedsPackage, {"package": "MuJoCo"}),

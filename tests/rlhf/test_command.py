@@ -97,7 +97,7 @@ def test_without_out_each_run_gets_a_folder_of_its_own(tmp_path: Path, monkeypat
     ("options", "reason"),
     [
         (["--env", "Tiny/Piont-v0"], "the nearest names are Tiny/Point-v0"),
-        (["--env", "Tiny/Buttons-v0"], "which are not served yet"),
+        (["--env", "Tiny/Organ-v0"], "which are not served"),
         (["--env", "Tiny/NeedsMuJoCo-v0"], 'pip install "bigrad[rl]"'),
         (["--labels", "1"], "labels is 1"),
         (["--steps", "1000"], "steps is 1000, warm_up 1000"),

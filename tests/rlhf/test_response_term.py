@@ -63,37 +63,39 @@ def every_episode() -> list[tuple[list[int], list[int], int]]:
     return found
 
 
-def losses_of(states: list[int], actions: list[int]) -> Tensor:
-    """A loss for each segment, that depends on everything in it."""
+def losses_of(states: list[int], actions: list[int], reach: bool = False) -> Tensor:
+    """A loss for each segment, that depends on everything in it; some ``reach`` beyond an end that is no time limit."""
     table = torch.randn(8, 3, 8, 3, generator=torch.Generator().manual_seed(4), dtype=D)
     values = [table[states[k], actions[k], states[k + 1], actions[k + 1]] for k in range(len(actions) - LENGTH + 1)]
+    if reach and actions[-1] == 2:
+        values.append(3 * table[states[-1], 2].mean())
     return torch.stack(values) if values else torch.zeros(0, dtype=D)
 
 
-def truth(episodes: list[tuple[list[int], list[int], int]]) -> Tensor:
+def truth(episodes: list[tuple[list[int], list[int], int]], reach: bool = False) -> Tensor:
     """The derivative of the mean loss of the policy's segments in the policy's logits."""
     logits = (QUARTERS / 4).to(D).log().requires_grad_()
     log_policy = logits.log_softmax(-1)
     total, count = torch.zeros((), dtype=D), torch.zeros((), dtype=D)
     for states, actions, _ in episodes:
         chance = log_policy[states, actions].sum().exp()
-        total = total + chance * losses_of(states, actions).sum()
-        count = count + chance * len(losses_of(states, actions))
+        total = total + chance * losses_of(states, actions, reach).sum()
+        count = count + chance * len(losses_of(states, actions, reach))
     return torch.autograd.grad(total / count, logits)[0]
 
 
-@pytest.mark.parametrize("short_ones", [True, False])
-def test_score_weights_give_the_gradient_of_the_mean_segment_loss(short_ones: bool) -> None:
+@pytest.mark.parametrize(("short_ones", "reach"), [(True, False), (False, False), (True, True)])
+def test_score_weights_give_the_gradient_of_the_mean_segment_loss(short_ones: bool, reach: bool) -> None:
     episodes = every_episode()
     assert sum(often for _, _, often in episodes) == 4**STEPS
     assert {len(actions) for _, actions, _ in episodes} == {1, 2, 3, 4}
     sample = [(s, a) for s, a, often in episodes for _ in range(often) if short_ones or len(a) >= LENGTH]
-    weights = score_weights([losses_of(*episode) for episode in sample], [len(a) for _, a in sample], LENGTH)
+    weights = score_weights([losses_of(*episode, reach) for episode in sample], [len(a) for _, a in sample], LENGTH)
     logits = (QUARTERS / 4).to(D).log().requires_grad_()
     log_policy = logits.log_softmax(-1)
     scores = [(weight * log_policy[s, a]).sum() for (s, a), weight in zip(sample, weights, strict=True)]
     (found,) = torch.autograd.grad(torch.stack(scores).mean(), logits)
-    expected = truth(episodes)
+    expected = truth(episodes, reach)
     assert float(expected.norm()) > 0.1
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
@@ -151,6 +153,20 @@ def test_episodes_shorter_than_a_segment_are_left_out(finished: tuple[Preference
     torch.testing.assert_close(alone, beside)
 
 
+def shown(run: PreferenceTrainer, places: np.ndarray) -> tuple[Tensor, Tensor]:
+    """The segments of an episode; where it ended by itself, also those that begin less than five steps before that."""
+    buffer, mode, rows = run.buffer, run.settings.after_end, []
+    reaches = mode != "exclude" and buffer.dones[places[-1], 0] and not buffer.timeouts[places[-1], 0]
+    for first in range(len(places) if reaches else len(places) - 4):
+        seen = places[first : first + 5]
+        steps = torch.cat(buffer.steps(seen), -1)
+        missing = 5 - len(seen)
+        rest = steps[-1:] if mode == "absorb" else torch.full_like(steps[-1:], torch.nan)
+        rows.append(torch.cat([steps, rest.expand(missing, -1)]))
+    size = buffer.observations.shape[-1]
+    return torch.stack(rows)[..., :size], torch.stack(rows)[..., size:]
+
+
 def by_hand(run: PreferenceTrainer, episodes: list[np.ndarray]) -> Tensor:
     """The response term of all episodes: scores times the projected adjoint, in double precision."""
     agent, buffer, reward = run.agent, run.buffer, run.reward_model
@@ -184,14 +200,13 @@ def by_hand(run: PreferenceTrainer, episodes: list[np.ndarray]) -> Tensor:
     phi = hidden(observation, action)
     ended = torch.as_tensor(buffer.dones[places, 0] * (1 - buffer.timeouts[places, 0]))
     following = mean_over_actions(torch.as_tensor(buffer.next_observations[places, 0])) * (1 - ended)[:, None]
+    if buffer.after_end == "absorb":
+        following = following + phi * ended[:, None]
     matrix = phi.T @ (phi - 0.98 * following) / 64
     matrix = matrix + 1e-2 * matrix.diagonal().mean().abs() * torch.eye(len(matrix), dtype=D)
     own_observation, own_action = buffer.steps(np.concatenate(episodes))
     change = hidden(own_observation, own_action) - mean_over_actions(own_observation)
-    losses = [
-        segment_losses(reward, buffer.steps(np.stack([places[k : k + 5] for k in range(len(places) - 4)])), other)
-        for places in episodes
-    ]
+    losses = [segment_losses(reward, shown(run, places), other) for places in episodes]
     weight = torch.cat(score_weights(losses, [len(places) for places in episodes], 5)).to(D)
     coefficient = phi @ torch.linalg.solve(matrix.T, (weight @ change) / len(episodes)) / 64
     value = (coefficient.detach().float() * reward(observation, action)).sum() / 0.1
@@ -208,10 +223,13 @@ def test_the_terms_mean_is_what_linear_algebra_gives(count: int, finished: tuple
     assert float(expected.norm()) > 0
 
 
-def test_it_is_so_where_episodes_end_by_themselves() -> None:
-    run = tiny.trainer("Tiny/Fenced-v0")
+@pytest.mark.parametrize("mode", ["zero", "absorb", "exclude"])
+def test_it_is_so_where_episodes_end_by_themselves(mode: str) -> None:
+    run = tiny.trainer("Tiny/Fenced-v0", after_end=mode)
     run.learn()
-    episodes = [places for places in run.buffer.recent_episodes(60) if len(places) >= 5]
+    least = 5 if mode == "exclude" else 1
+    episodes = [places for places in run.buffer.recent_episodes(60) if len(places) >= least]
+    assert mode == "exclude" or min(len(places) for places in episodes) < 5
     assert len({len(places) for places in episodes}) > 1
     episodes = episodes[: len(episodes) // 2 * 2]  # of equally many in each half, the halves' mean is the mean
     found, expected = torch.stack(terms(run, episodes)).mean(0), by_hand(run, episodes)

@@ -100,7 +100,10 @@ def test_the_sentence_says_what_was_reached(result: Result) -> None:
         "sobirl reached a true return of -250.0 on Pendulum-v1 with 20 labels: 95 % of the way from random (-1200.0) "
         "to the true-reward ceiling (-200.0)."
     )
-    assert "bigrad rlhf --env Tiny/Point-v0 --method sac measures one" in result.sentence()
+    assert (
+        "bigrad rlhf --env Tiny/Point-v0 with --method sac (softdqn for discrete actions) measures one"
+        in result.sentence()
+    )
 
 
 def test_the_table_and_the_sentence_are_printed(result: Result, capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,7 +113,7 @@ def test_the_table_and_the_sentence_are_printed(result: Result, capsys: pytest.C
     for name, value in result.rows():
         assert name in shown
         assert value.split()[0] in shown
-    assert "ties among queries │ 0" in shown
+    assert "ties / skips among queries │ 0 / 0" in shown
 
 
 @pytest.mark.usefixtures("unpainted")

@@ -52,6 +52,22 @@ def test_standardised_rewards_have_mean_0_and_deviation_1() -> None:
     assert torch.equal(model.raw(*steps(1000)), before)
 
 
+def test_a_reward_whose_zero_means_something_keeps_it() -> None:
+    model = ensemble()
+    model.standardise(*steps(1000), False)
+    reward, raw = model(*steps(1000)).detach(), model.raw(*steps(1000)).mean(0).detach()
+    assert float((reward.square().mean() - 1).abs()) < 1e-5
+    torch.testing.assert_close(reward * float(raw.square().mean().sqrt()), raw)
+
+
+def test_a_silent_model_has_no_reward_until_it_is_standardised() -> None:
+    model = ensemble()
+    model.silence()
+    assert (model(*steps(50)) == 0).all()
+    model.standardise(*steps(50))
+    assert float(model(*steps(50)).detach().std()) > 0.9
+
+
 def test_a_constant_reward_is_not_divided_by_zero() -> None:
     model = ensemble()
     with torch.no_grad():

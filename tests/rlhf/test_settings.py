@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bigrad.errors import InputError, RunError
-from bigrad.rlhf import METHODS, Settings
+from bigrad.rlhf import LABEL_SCHEDULES, METHODS, Settings, cumulative_weights
 
 from . import tiny
 
@@ -29,7 +29,7 @@ REFUSED: list[tuple[str, Any]] = [
     *(("discount", value) for value in (-0.1, 1.0, 1.5, float("nan"))),
     *(("labels", value) for value in (0, 1, -5)),
     *(("seed", value) for value in (-1, 2**32)),
-    ("method", "pbrl"),
+    *((name, "pbrl") for name in ("method", "after_end", "selection", "label_schedule")),
 ]
 
 
@@ -78,6 +78,8 @@ RUNS = [
     {"warm_up": 7_900, "rounds": 3},
     {"label_until": 1.0, "upper_until": 1.0},
     {"label_until": 0.95, "upper_until": 0.1},
+    *({"label_schedule": name, "labels": 37} for name in LABEL_SCHEDULES),
+    {"label_schedule": "decay", "label_until": 1.0, "upper_until": 1.0, "steps": 1_010},
     tiny.SETTINGS,
 ]
 
@@ -112,6 +114,31 @@ def test_labels_grow_to_their_number(changes: dict[str, Any]) -> None:
     assert all(early <= late for early, late in pairwise(given))
     assert given[0] == max(2, round(settings.first_share * settings.labels))
     assert given[settings.rounds :] == [settings.labels] * (len(given) - settings.rounds)
+
+
+@pytest.mark.parametrize(
+    ("name", "weight"),
+    [
+        ("constant", lambda t, k: 1),
+        ("decay", lambda t, k: (1000 - t) / 1000),
+        ("increase", lambda t, k: 1000 / (1000 - t + 1)),
+        ("hyperbolic", lambda t, k: 1 / (1 + k / 4)),
+    ],
+)
+def test_labels_are_spread_as_the_schedule_says(name: str, weight: Any) -> None:
+    settings = Settings(steps=1000, warm_up=100, rounds=5, label_until=1.0, labels=10_000, label_schedule=name)
+    steps = settings.schedule()[:6]
+    assert steps == [100, 280, 460, 640, 820, 1000]
+    weights = [max(weight(t, k), 1e-3) for k, t in enumerate(steps[1:])]
+    given = [settings.labels_by(place) for place in range(6)]
+    shares = [6000 * sum(weights[:k]) / sum(weights) for k in range(6)]
+    assert given == pytest.approx([4000 + share for share in shares], abs=0.51)
+    assert cumulative_weights(name, steps[1:], 1000)[-1] == pytest.approx(sum(weights))
+
+
+def test_a_schedule_of_one_round_gives_it_everything() -> None:
+    for name in LABEL_SCHEDULES:
+        assert Settings(rounds=1, labels=30, label_schedule=name).labels_by(1) == 30
 
 
 def test_by_default_the_response_is_on_for_the_last_half_of_the_upper_steps() -> None:

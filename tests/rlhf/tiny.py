@@ -47,7 +47,8 @@ def parameters(run: PreferenceTrainer) -> torch.Tensor:
 
 def updates(run: PreferenceTrainer) -> int:
     """How often the policy was updated."""
-    return int(run.agent.actor.optimizer.state_dict()["state"][0]["step"])
+    network = getattr(run.agent, "actor", run.agent.policy)
+    return int(network.optimizer.state_dict()["state"][0]["step"])
 
 
 def rounds(run: PreferenceTrainer) -> list[dict[str, Any]]:
