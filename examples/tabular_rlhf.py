@@ -2,8 +2,9 @@
 
 A small reward model cannot fit the teacher's true reward everywhere. Where it fits is decided by what its own policy
 shows: DRLHF ignores that its policy will move, SoBiRL does not. Both descend the same expected Bradley-Terry loss.
-What it shows is modest: the landscape has several minima, so on some seeds the run without the response ends lower than
-the one with it. An exact hyper-gradient promises descent, and no better end.
+What it shows is modest: over five seeds the exact gradient ends at a mean loss of .5747 and the one without response at
+.5785, which on one seed ends lower all the same, since the landscape has several minima. From samples the noise of the
+response costs more than it brings here (.5813 against .5791).
 
 python examples/tabular_rlhf.py [--quick] [--seeds 5] [--out runs/tabular_rlhf.json]
 """
