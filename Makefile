@@ -36,7 +36,7 @@ demo: $(INSTALLED) ## learn a reward model and a policy from preferences, five m
 	$(RLHF) --seed $(SEED) --out "$$out"
 
 test: lint types ## every check: lint, types, house rules, tests, doctests, README, wheel, devices
-	$(BIN)/pytest -n 2 --doctest-modules bigrad tests
+	$(BIN)/pytest -n 2 --dist worksteal --doctest-modules bigrad tests
 	$(BIN)/pytest tests/device
 
 bench: $(INSTALLED) ## measure, beside the peers in environments of their own, and write benchmarks/results

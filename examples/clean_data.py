@@ -26,10 +26,10 @@ def weighted_loss(W: torch.Tensor, weight: torch.Tensor, X: torch.Tensor, label:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a third of the steps")
+    parser.add_argument("--quick", action="store_true", help="a sixth of the steps")
     parser.add_argument("--plot", type=Path, default=Path("runs/clean_data.png"), help="where the picture goes")
     settings = parser.parse_args()
-    steps = 20 if settings.quick else 60
+    steps = 10 if settings.quick else 60
 
     generator = torch.Generator().manual_seed(0)
     X, label = (torch.tensor(part) for part in load_digits(return_X_y=True))

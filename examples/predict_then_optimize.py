@@ -191,10 +191,10 @@ def draw(path: Path, rows: dict[str, dict], runs: dict[str, list[dict]]) -> None
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one seed, five epochs")
+    parser.add_argument("--quick", action="store_true", help="one seed, three epochs")
     parser.add_argument("--out", type=Path, default=Path("runs/predict_then_optimize.json"))
     settings = parser.parse_args()
-    seeds, epochs = (1, 5) if settings.quick else (5, 20)
+    seeds, epochs = (1, 3) if settings.quick else (5, 20)
 
     began, grids = time.perf_counter(), Grids()
     runs: dict[str, list[dict]] = {}

@@ -160,7 +160,7 @@ def main() -> None:
     )
     parser.add_argument("--device", default="cpu")
     settings = parser.parse_args()
-    seeds, images, tests, steps = (2, 80, 100, 12) if settings.quick else (5, 300, 1000, 100)
+    seeds, images, tests, steps = (2, 60, 100, 6) if settings.quick else (5, 300, 1000, 100)
     found = [run(seed, images, tests, steps, settings.device) for seed in range(seeds)]
     trained = STRENGTHS.index(1 / PRICE)
     kinds = {

@@ -110,14 +110,14 @@ def slope(history: History) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="30 steps, and 1 seed of 30")
+    parser.add_argument("--quick", action="store_true", help="20 steps, and 1 seed of 30")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seeds", type=int, default=10, help="of M-SoBiRL's own run of 2,000 steps")
     parser.add_argument(
         "--out", type=Path, default=Path("runs/synthetic_rates.json"), help="the picture goes beside it"
     )
     settings = parser.parse_args()
-    steps, seeds, long = (30, 1, 30) if settings.quick else (settings.steps, settings.seeds, 2000)
+    steps, seeds, long = (20, 1, 30) if settings.quick else (settings.steps, settings.seeds, 2000)
     optimum = synthetic_problem(torch.Generator().manual_seed(0)).optimum or 0.0
     histories = {name: run(name, algorithm, steps, 10) for name, algorithm in (EXACT | SAMPLED).items()}
 

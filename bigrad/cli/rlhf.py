@@ -28,9 +28,10 @@ class Options:
 
     env: str = _DEFAULT.env
     """A registered gymnasium environment; its actions are continuous and bounded, or one of several."""
-    method: Literal["sobirl", "drlhf", "sac", "softdqn"] = "sobirl"
-    """sobirl: preferences and the policy's response to them; drlhf: no response; sac, and softdqn for discrete actions:
-    the true reward (the ceiling)."""
+    method: Literal["sobirl", "drlhf", "pbrl", "hpgd", "parl", "sac", "softdqn", "random"] = "sobirl"
+    """sobirl: preferences and the policy's response to them; drlhf: no response; pbrl: a penalty instead; hpgd: the
+    response from rollouts; parl: says why not; sac, and softdqn for discrete actions: the true reward (the ceiling);
+    random: no learning (the floor)."""
     agent: Literal["auto", "sac", "tqc", "softdqn"] = "auto"
     """Who learns the policy; auto is sac for continuous actions and softdqn for discrete ones."""
     steps: int = _DEFAULT.steps

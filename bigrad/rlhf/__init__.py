@@ -12,22 +12,26 @@ except ImportError as error:
 
 from .calibration import contradictions, expected_calibration_error, reliability
 from .ceilings import Ceiling, ceiling_of
+from .critic import Features
+from .environment_state import read_environment, write_environment
+from .methods import PBRL, BentReward, of_fixed_scale, value_gap
 from .people import Film, LabelQueue, People
 from .people.desk import LabelDesk
 from .preferences import Pairs, PreferenceStore
 from .progress import print_result
 from .replay import RelabelledReplayBuffer
-from .response import ResponseSettings, response_term, score_weights, segment_losses
+from .response import ResponseSettings, Shown, response_term, score_weights, segment_losses
 from .result import Result
 from .reward_model import RewardEnsemble
 from .schedule import LABEL_SCHEDULES, cumulative_weights
 from .selection import SELECTIONS, farthest_first, select
-from .settings import AFTER_END, METHODS, Settings
+from .settings import AFTER_END, METHODS, RESPONSES, UNSERVED, Settings
 from .snapshot import load_tree, save_tree
 from .soft_actor_critic import SoftActorCritic
 from .soft_dqn import SoftDQN
 from .soft_tqc import SoftTQC
 from .teacher import ReturnScale, StepTeacher, SyntheticTeacher, Teacher
+from .trace_response import rollout_term, trace_term
 from .trainer import PreferenceTrainer
 from .upper_level import UpperStep, draw_pairs, upper_step
 
@@ -35,8 +39,13 @@ __all__ = [
     "AFTER_END",
     "LABEL_SCHEDULES",
     "METHODS",
+    "PBRL",
+    "RESPONSES",
     "SELECTIONS",
+    "UNSERVED",
+    "BentReward",
     "Ceiling",
+    "Features",
     "Film",
     "LabelDesk",
     "LabelQueue",
@@ -50,6 +59,7 @@ __all__ = [
     "ReturnScale",
     "RewardEnsemble",
     "Settings",
+    "Shown",
     "SoftActorCritic",
     "SoftDQN",
     "SoftTQC",
@@ -64,12 +74,18 @@ __all__ = [
     "expected_calibration_error",
     "farthest_first",
     "load_tree",
+    "of_fixed_scale",
     "print_result",
+    "read_environment",
     "reliability",
     "response_term",
+    "rollout_term",
     "save_tree",
     "score_weights",
     "segment_losses",
     "select",
+    "trace_term",
     "upper_step",
+    "value_gap",
+    "write_environment",
 ]

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from ..errors import InputError
 from .agent import SoftAgent
 from .replay import RelabelledReplayBuffer
-from .settings import Settings
+from .settings import AGENTS, Settings
 from .soft_actor_critic import SoftActorCritic
 from .soft_dqn import SoftDQN
 from .soft_tqc import SoftTQC
@@ -28,7 +28,7 @@ def make_agent(chosen: Settings, env: gymnasium.Env[Any, Any], device: torch.dev
         InputError: the agent does not serve the environment's actions.
     """
     served = DISCRETE if isinstance(env.action_space, spaces.Discrete) else CONTINUOUS
-    usual = next(iter(served)) if chosen.learns_reward else chosen.method  # without a reward model: its agent's name
+    usual = chosen.method if chosen.method in AGENTS else next(iter(served))  # of the true reward: its agent's name
     name = usual if chosen.agent == "auto" else chosen.agent
     if name not in served:
         raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,29 @@ from ..errors import InputError
 from .preferences import Pairs
 from .progress import progress_bar
 from .questions import ask, nothing_to_fit, watch
-from .response import ResponseSettings, response_term
 from .upper_level import Term, UpperStep, agreement, upper_step
 
 if TYPE_CHECKING:
     from .trainer import PreferenceTrainer
 
 CHECKPOINT = 2_000  # steps between those of a run without rounds
+
+
+@dataclass
+class Place:
+    """Where a run is between its rounds.
+
+    Attributes:
+        episode_return: true reward of the running episode so far.
+        held_since: the step since which updates are put off, ``None`` where they are not.
+        held_updates: the number of updates before.
+        between: whether no step is under way.
+    """
+
+    episode_return: float = 0.0
+    held_since: int | None = None
+    held_updates: int = 0
+    between: bool = True
 
 
 class Loop(BaseCallback):
@@ -41,11 +58,16 @@ class Loop(BaseCallback):
         self.schedule = trainer.settings.schedule()
         settings = trainer.settings
         self.bar = progress_bar(settings.steps, trainer.agent.num_timesteps) if show else None
-        self.held_since: int | None = None
-        self.held_updates = 0
-        self.episode = 0.0
+        self.place = trainer.place
         self.clock = (time.perf_counter(), trainer.agent.num_timesteps)
         self.state: dict[str, Any] = {}
+        self.interrupted = self.unsaved = False
+        trainer.agent.holding = self.place.held_since is not None and trainer.method.holds
+        trainer.method.begin()
+
+    def interrupt(self, *_: Any) -> None:
+        """Stop before the next step."""
+        self.interrupted = True
 
     @property
     def _due(self) -> int | None:
@@ -62,18 +84,18 @@ class Loop(BaseCallback):
                 f"{self.trainer.settings.env} returned a reward or an observation that is not finite at step "
                 f"{self.num_timesteps}: mend the environment"
             )
-        self.episode += reward
+        self.place.episode_return += reward
         if self.locals["dones"][0]:
-            self.trainer.history.append({"step": self.num_timesteps, "episode_return": self.episode})
-            self.logger.record("rollout/true_return", self.episode)
-            self.state["return"] = f"{self.episode:.0f}"
-            self.episode = 0.0
+            self.trainer.history.append({"step": self.num_timesteps, "episode_return": self.place.episode_return})
+            self.logger.record("rollout/true_return", self.place.episode_return)
+            self.state["return"] = f"{self.place.episode_return:.0f}"
+            self.place.episode_return = 0.0
         due = self._due
         chosen = self.trainer.settings
         begins = max(chosen.warm_up + 1, due - chosen.on_policy_steps) if due is not None else np.inf
-        if self.held_since is None and self.num_timesteps >= begins:
-            self.held_since, self.held_updates = self.num_timesteps, self.trainer.agent.updates
-            self.trainer.agent.holding = chosen.method == "sobirl"
+        if self.place.held_since is None and self.num_timesteps >= begins:
+            self.place.held_since, self.place.held_updates = self.num_timesteps, self.trainer.agent.updates
+            self.trainer.agent.holding = self.trainer.method.holds
         if self.num_timesteps % 50 == 0:
             self._show()
         return True
@@ -82,10 +104,19 @@ class Loop(BaseCallback):
         self.logger.dump(self.num_timesteps)
         self.logger.close()
 
+    def _on_rollout_start(self) -> None:
+        # Between two steps, and after the updates of the last: who goes on from here does what would have been done.
+        if self.unsaved and self.folder is not None:
+            self.trainer.save(self.folder)
+        self.unsaved = False
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.place.between = False
+
     def _on_rollout_end(self) -> None:
         # Here the step is in the buffer already.
-        if self.folder is not None and not self.schedule and self.num_timesteps % CHECKPOINT == 0:
-            self.trainer.save(self.folder)
+        self.place.between = True
+        self.unsaved |= not self.schedule and self.num_timesteps % CHECKPOINT == 0
         due = self._due
         if due is None or self.num_timesteps < due:
             return
@@ -98,7 +129,6 @@ class Loop(BaseCallback):
 
     def _round(self) -> None:
         trainer, chosen = self.trainer, self.trainer.settings
-        reward = trainer.reward_model
         row: dict[str, Any] = {"step": self.num_timesteps}
         fitted = any(past.get("upper_steps") for past in trainer.history)
         previous = self.schedule[trainer.rounds_done - 1] if trainer.rounds_done else 0
@@ -106,7 +136,7 @@ class Loop(BaseCallback):
         response = self._response(row) if fitted else []
         pairs, label = trainer.store.load()
         taken = self._fit(pairs, label, chosen.upper_steps if fitted else chosen.first_upper_steps, response)
-        trainer.buffer.reward_model = reward
+        trainer.buffer.reward_model = trainer.method.reward()
         row.update(
             labels=trainer.store.count,
             upper_steps=len(taken),
@@ -124,12 +154,11 @@ class Loop(BaseCallback):
                 self.logger.record(f"preference/{name}", value)
         trainer.rounds_done += 1
         trainer.agent.holding = False
-        self.held_since = None
+        self.place.held_since = None
         self.state["labels"] = f"{trainer.store.count}"
         if row.get("fresh_accuracy") is not None:
             self.state["accuracy"] = f"{row['fresh_accuracy']:.2f}"
-        if self.folder is not None:
-            trainer.save(self.folder)
+        self.unsaved = True
 
     def _fit(self, pairs: Pairs, label: Tensor, count: int, response: list[Term]) -> list[UpperStep]:
         """Move the reward model; it stays silent as long as there is no label."""
@@ -150,18 +179,16 @@ class Loop(BaseCallback):
 
     def _response(self, row: dict[str, Any]) -> list[Term]:
         """The response term of this round, before the reward model is fitted to the new labels."""
-        trainer, chosen = self.trainer, self.trainer.settings
-        if chosen.method != "sobirl" or self.held_since is None:
+        trainer, held_since = self.trainer, self.place.held_since
+        if not trainer.method.answers or held_since is None:
             return []
-        episodes = trainer.buffer.recent_episodes(self.num_timesteps - self.held_since + 1)
-        settings = ResponseSettings(chosen.segment, chosen.opponents, chosen.transitions, chosen.draws, chosen.ridge)
-        terms, expected = response_term(
-            trainer.agent, trainer.buffer, trainer.reward_model, episodes, settings, trainer.random
-        )
+        holds = trainer.method.holds
+        episodes = trainer.buffer.recent_episodes(self.num_timesteps - held_since + 1) if holds else []
+        terms, expected = trainer.method.terms(episodes)
         row.update(
             agreement=agreement(terms, trainer.reward_model),
             expected_loss=expected,
-            response_age=trainer.agent.updates - self.held_updates,
+            response_age=trainer.agent.updates - self.place.held_updates if holds else 0,
         )
         return terms
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from ..layers import SoftResponse
-from ..mdp import LeastSquaresCritic, Segments
+from ..mdp import Branches, ResponseEstimator, Rollouts, Segments
 from .agent import SoftAgent
+from .critic import Features, Transitions
 from .replay import RelabelledReplayBuffer
 from .reward_model import RewardEnsemble
 from .upper_level import Term, preference_loss
@@ -26,6 +28,7 @@ class ResponseSettings:
         transitions: transitions the least-squares critic is solved on.
         draws: fresh actions for each expectation under the policy.
         ridge: of the least-squares critic.
+        horizon: how many steps after an action count in the critic; 0 is all of them, and 1 takes no critic at all.
     """
 
     segment: int = 25
@@ -33,6 +36,7 @@ class ResponseSettings:
     transitions: int = 4096
     draws: int = 8
     ridge: float = 1e-3
+    horizon: int = 0
 
 
 def segment_losses(reward: RewardEnsemble, own: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Tensor:
@@ -78,6 +82,52 @@ def score_weights(losses: list[Tensor], steps: list[int], segment: int) -> list[
     return weights
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What the policy has shown, and what each of its actions answers for.
+
+    Attributes:
+        episodes: places of whole episodes that hold a segment.
+        losses: that the segments starting at steps 0, 1, ... of each have to expect; see :func:`segment_losses`.
+        weights: of each action's log-probability, one vector an episode; see :func:`score_weights`.
+        expected: the mean loss of the segments.
+    """
+
+    episodes: list[np.ndarray]
+    losses: list[Tensor]
+    weights: list[Tensor]
+    expected: float
+
+    @classmethod
+    def of(
+        cls,
+        buffer: RelabelledReplayBuffer,
+        reward: RewardEnsemble,
+        episodes: list[np.ndarray],
+        settings: ResponseSettings,
+        random: np.random.Generator,
+    ) -> Shown | None:
+        """Judge the segments of the policy's episodes against others of the buffer; ``None`` without a segment."""
+        length = settings.segment
+        episodes = [episode for episode in episodes if len(buffer.windows(episode, length))]
+        if not episodes:
+            return None
+        starts = buffer.segment_starts(length)
+        other = buffer.steps(buffer.segment(random.choice(starts, min(settings.opponents, len(starts)), False), length))
+        losses = []
+        for episode in episodes:
+            places = buffer.segment(buffer.windows(episode, length), length)
+            losses.append(segment_losses(reward, buffer.steps(places), other))
+        weights = score_weights(losses, [len(episode) for episode in episodes], length)
+        return cls(episodes, losses, weights, float(torch.cat(losses).mean()))
+
+
+def segments_at(agent: SoftAgent, buffer: RelabelledReplayBuffer, places: np.ndarray) -> Segments:
+    """Each step on its own, ``(N, 1)``, with its log-probability."""
+    observation, action = buffer.steps(places)
+    return Segments(observation[:, None], action[:, None], agent.log_prob(observation, action)[:, None])
+
+
 def response_term(
     agent: SoftAgent,
     buffer: RelabelledReplayBuffer,
@@ -98,56 +148,50 @@ def response_term(
         settings: of the estimator.
         random: draws the opponents and the transitions.
     """
-    length = settings.segment
-    episodes = [episode for episode in episodes if len(buffer.windows(episode, length))]
-    if not episodes:
+    shown = Shown.of(buffer, reward, episodes, settings, random)
+    if shown is None:
         return [], None
-    starts = buffer.segment_starts(length)
-    other = buffer.steps(buffer.segment(random.choice(starts, min(settings.opponents, len(starts)), False), length))
-    losses = []
-    for episode in episodes:
-        places = buffer.segment(buffer.windows(episode, length), length)
-        losses.append(segment_losses(reward, buffer.steps(places), other))
-    weights = score_weights(losses, [len(episode) for episode in episodes], length)
-
-    def features(observation: Tensor, action: Tensor) -> Tensor:
-        parts = [agent.features(observation, action), reward.features(observation, action).detach()]
-        return torch.cat([torch.ones_like(parts[0][..., :1]), *parts], -1)
-
-    def expected(observation: Tensor) -> Tensor:
-        return agent.mean(features, observation, settings.draws)
-
-    places = random.choice(buffer.size(), min(settings.transitions, buffer.size()), False)
-    observation, action = buffer.steps(places)
-    following, goes_on = buffer.next_steps(places)
-    going = goes_on[:, None]
-    now, later = features(observation, action), expected(following) * going
-    if buffer.after_end == "absorb":  # the last step is followed by itself
-        later = later + now * (1 - going)
-    own_places = np.concatenate(episodes)
-    own_observation, own_action = buffer.steps(own_places)
-    critic = LeastSquaresCritic.fit(
-        observation,
-        action,
-        now,
-        later,
-        (features(own_observation, own_action) - expected(own_observation))[:, None],
-        agent.gamma,
-        settings.ridge,
-    )
-    segments = Segments(
-        own_observation[:, None], own_action[:, None], agent.log_prob(own_observation, own_action)[:, None]
-    )
-    temperature = agent.temperature
-    layer = SoftResponse(reward, temperature=temperature, discount=agent.gamma, estimator=critic)
+    episodes = shown.episodes
+    own = np.concatenate(episodes)
+    features = Features(agent, reward, settings.draws)
+    segments = segments_at(agent, buffer, own)
+    estimator: ResponseEstimator
+    if settings.horizon == 1:
+        segments = replace(segments, after_state=fresh_actions(agent, segments.observation, settings.draws))
+        estimator = Branches(horizon=1)
+    else:
+        drawn = Transitions.draw(buffer, features, settings.transitions, random)
+        later = drawn.later(features)
+        change = features.change(*buffer.steps(own))[:, None]
+        estimator = drawn.critic(later, change, agent.gamma, settings.ridge, settings.horizon)
+    layer = SoftResponse(reward, temperature=agent.temperature, discount=agent.gamma, estimator=estimator)
     sizes = [len(episode) for episode in episodes]
     halves = min(2, len(episodes))
     half = np.repeat(np.arange(len(episodes)) % halves, sizes)
-    weight = torch.cat(weights)
+    weight = torch.cat(shown.weights)
 
     def term(which: int) -> Term:
         mask = torch.as_tensor(half == which, device=weight.device)
         chosen = torch.where(mask, weight, 0.0) / len(range(which, len(episodes), halves))
         return lambda: (chosen * layer(segments).squeeze(1)).sum()
 
-    return [term(which) for which in range(halves)], float(torch.cat(losses).mean())
+    return [term(which) for which in range(halves)], shown.expected
+
+
+def fresh_actions(agent: SoftAgent, observation: Tensor, draws: int) -> Rollouts:
+    """Rollouts of one step from states ``(N, 1, *)``: every action by its chance, or fresh ones that count alike."""
+    states = observation.squeeze(1)
+    caught: list[Tensor] = []
+
+    def catch(seen: Tensor, action: Tensor) -> Tensor:
+        caught.append(action)
+        return torch.zeros_like(action)
+
+    agent.mean(catch, states, draws)
+    action = caught[0].transpose(0, 1)[:, None, :, None]  # (N, 1, K, 1, *)
+    count = action.shape[2]
+    seen = states[:, None, None, None].expand(*action.shape[:4], *states.shape[1:])
+    if not isinstance(agent.action_space, spaces.Discrete):
+        return Rollouts(seen, action)
+    chance = agent.log_prob(seen.flatten(0, 3), action.flatten(0, 3)).exp().reshape(action.shape[:4])
+    return Rollouts(seen, action, count * chance)

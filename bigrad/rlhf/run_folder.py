@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import gymnasium
 import torch
 from gymnasium.spaces import Box, Discrete
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from ..errors import BigradError, RunError
 from .curves import draw_curves
+from .environment_state import read_environment, write_environment
+from .loop import Place
 from .people import People
 from .preferences import PreferenceStore
 from .result import Result
@@ -69,6 +74,8 @@ def save(folder: Path, trainer: PreferenceTrainer) -> None:
             "teacher": None if teacher is None else teacher.generator.get_state(),
         },
         "rounds_done": trainer.rounds_done,
+        "episode": _episode(trainer),
+        "method": trainer.method.state(),
         "labels": trainer.store.asked,  # an undo does not change it
         "seconds": trainer.seconds,
         "history": trainer.history,
@@ -152,14 +159,8 @@ def _restore(trainer: PreferenceTrainer, state: dict[str, Any]) -> None:
         saved = state["buffer"][name]
         getattr(buffer, name)[: len(saved)] = saved
     buffer.pos, buffer.full = int(state["buffer"]["pos"]), bool(state["buffer"]["full"])
-    # The environment starts a new episode: the one that was cut short ends where it was.
-    if buffer.size():
-        buffer.dones[buffer.pos - 1] = 1
-        buffer.timeouts[buffer.pos - 1] = 1
     buffer.reward_model = trainer.reward_model if state["labelled_reward"] else None
     counters = state["counters"]
-    assert agent.env is not None
-    agent.env.seed(trainer.settings.seed + int(counters["num_timesteps"]))  # not the starts that it had already
     agent.num_timesteps, agent.owed = int(counters["num_timesteps"]), int(counters["owed"])
     agent._n_updates, agent._episode_num = int(counters["_n_updates"]), int(counters["_episode_num"])  # noqa: SLF001
     random = state["random"]
@@ -171,6 +172,49 @@ def _restore(trainer: PreferenceTrainer, state: dict[str, Any]) -> None:
     trainer.rounds_done = int(state["rounds_done"])
     trainer.seconds = float(state["seconds"])
     trainer.history = list(state["history"])
+    trainer.method.restore(state["method"])
+    _go_on(trainer, state["episode"])
+
+
+def _episode(trainer: PreferenceTrainer) -> dict[str, Any] | None:
+    """Where the running episode is, ``None`` where there is none or its environment tells no state of itself."""
+    agent = trainer.agent
+    if not trainer.place.between or agent.observation is None:
+        return None
+    environment = read_environment(_environment(trainer))
+    if environment is None:
+        return None
+    return {
+        "environment": environment,
+        "observation": agent.observation,
+        "start": agent._last_episode_starts,  # noqa: SLF001
+        "warm_up_action": agent._last_random,  # noqa: SLF001
+        "place": asdict(trainer.place),
+    }
+
+
+def _go_on(trainer: PreferenceTrainer, episode: dict[str, Any] | None) -> None:
+    """Go on where the episode was, or begin a new one: the one that was cut short then ends where it was."""
+    agent, buffer = trainer.agent, trainer.buffer
+    if episode is None:
+        if buffer.size():
+            buffer.dones[buffer.pos - 1] = 1
+            buffer.timeouts[buffer.pos - 1] = 1
+        assert agent.env is not None
+        agent.env.seed(trainer.settings.seed + agent.num_timesteps)  # not the starts that it had already
+        return
+    env = _environment(trainer)
+    env.reset()
+    write_environment(env, episode["environment"])
+    agent._last_obs = episode["observation"]  # noqa: SLF001
+    agent._last_episode_starts = episode["start"]  # noqa: SLF001
+    agent._last_random = episode["warm_up_action"]  # noqa: SLF001
+    trainer.place = Place(**episode["place"])
+
+
+def _environment(trainer: PreferenceTrainer) -> gymnasium.Env[Any, Any]:
+    assert isinstance(trainer.agent.env, DummyVecEnv)
+    return trainer.agent.env.envs[0]
 
 
 def write_result(folder: Path, result: Result, history: list[dict[str, Any]]) -> None:

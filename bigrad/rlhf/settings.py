@@ -5,15 +5,27 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from ..errors import InputError, RunError
+from ..errors import InputError, RunError, UnsupportedError
 from .schedule import LABEL_SCHEDULES, cumulative_weights
 from .selection import SELECTIONS
 
 METHODS = {
     "sobirl": "preferences, and the policy's response to the reward model (SoftResponse)",
     "drlhf": "preferences alone: no response term",
+    "pbrl": "preferences, and a penalty on what the policy gives away to a second one that answers best",
+    "hpgd": "preferences, and the response from rollouts that are independent of the losses",
     "sac": "the true reward: what a learner without preferences reaches",
     "softdqn": "the same for discrete actions",
+    "random": "no learning: the lower end of the scale",
+}
+UNSERVED = {
+    "parl": "it takes the Hessian of the policy's return in all of its parameters, thousands of them, whose "
+    "pseudo-inverse explodes as the temperature falls: choose sobirl, which estimates the same vector without it, or "
+    "bigrad.mdp.PARL for a process with a table"
+}
+RESPONSES = {
+    "critic": "from a least-squares critic of the whole buffer",
+    "trace": "along the policy's last paths, with a learnt advantage of the losses",
 }
 AGENTS = {
     "auto": "sac for continuous actions, softdqn for discrete ones",
@@ -29,6 +41,7 @@ _CHOICES = {
     "after_end": AFTER_END,
     "selection": SELECTIONS,
     "label_schedule": LABEL_SCHEDULES,
+    "response": RESPONSES,
 }
 _KINDS = {str: "a string", int: "a whole number", float: "a number"}
 
@@ -39,7 +52,7 @@ class Settings:
 
     Attributes:
         env: a registered gymnasium environment with a vector of observations.
-        method: "sobirl" or "drlhf"; "sac" or "softdqn" learns from the true reward.
+        method: see METHODS; "sac" and "softdqn" learn from the true reward.
         steps: environment steps.
         labels: comparisons asked of the teacher.
         seed: of everything.
@@ -57,7 +70,11 @@ class Settings:
         first_upper_steps, upper_steps: steps of the reward model after the warm-up and in each later round.
         members, width: networks of the reward model, and their hidden units.
         reward_step, reward_decay: step size and weight decay of the reward model's AdamW.
-        response_weight: factor of the response term; 1 is the hyper-gradient's own scale.
+        response: how sobirl estimates its response term, "critic" or "trace"; see RESPONSES.
+        horizon: how many steps after an action count in it; 0 is all of them, and 1 the published shortcut, which is
+            the mean over fresh actions exactly with "critic".
+        penalty: of pbrl; its bias falls as one over it.
+        response_weight: factor of the response term (pbrl: of the penalty); 1 is the hyper-gradient's own scale.
         response_limit: the largest norm of the response term over that of the direct term.
         opponents, transitions, draws, ridge: of the response term, see ResponseSettings.
         agent: who learns the policy: "auto", "sac", "tqc" or "softdqn".
@@ -86,6 +103,9 @@ class Settings:
     width: int = 64
     reward_step: float = 3e-3
     reward_decay: float = 1e-4
+    response: str = "critic"
+    horizon: int = 0
+    penalty: float = 10.0
     response_weight: float = 1.0
     response_limit: float = 0.5
     opponents: int = 256
@@ -105,6 +125,8 @@ class Settings:
             kind, value = type(field.default), getattr(self, field.name)
             if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
                 raise InputError(f"{field.name} is {value!r}; wanted {_KINDS[kind]}")
+        if self.method in UNSERVED:
+            raise UnsupportedError(f"method {self.method!r} is not served in a run: {UNSERVED[self.method]}")
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise InputError(f"{name} is {getattr(self, name)!r}; wanted one of {', '.join(known)}")
@@ -119,7 +141,9 @@ class Settings:
                 raise InputError(f"{name} is {getattr(self, name)}; wanted a share between 0 and 1")
         if not 0 <= self.discount < 1:
             raise InputError(f"discount is {self.discount}; wanted 0 <= discount < 1")
-        for name in ("temperature", "lr", "reward_step"):
+        if self.horizon < 0:
+            raise InputError(f"horizon is {self.horizon}; wanted a number of steps, or 0 for all of them")
+        for name in ("temperature", "lr", "reward_step", "penalty"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"{name} is {getattr(self, name)}; wanted a positive finite number")
         for name in ("reward_decay", "ridge", "response_weight", "response_limit"):
@@ -136,7 +160,7 @@ class Settings:
     @property
     def learns_reward(self) -> bool:
         """Whether there is a reward model at all."""
-        return self.method not in ("sac", "softdqn")
+        return self.method not in ("sac", "softdqn", "random")
 
     def schedule(self) -> list[int]:
         """The steps at which rounds are due: labelled ones, then upper steps alone."""

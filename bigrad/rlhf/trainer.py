@@ -21,7 +21,9 @@ from .agents import make_agent
 from .ceilings import Ceiling, ceiling_of
 from .evaluation import true_returns
 from .generators import GlobalGenerators
-from .loop import Loop
+from .interruption import on_interrupt
+from .loop import Loop, Place
+from .methods import KINDS
 from .people import People
 from .preferences import PreferenceStore
 from .replay import RelabelledReplayBuffer
@@ -104,9 +106,11 @@ class PreferenceTrainer:
         self.optimizer = torch.optim.AdamW(
             self.reward_model.parameters(), lr=chosen.reward_step, weight_decay=chosen.reward_decay
         )
+        self.method = KINDS[chosen.method](self)
         self.store = PreferenceStore()
         self.history: list[dict[str, Any]] = []
         self.rounds_done = 0
+        self.place = Place()
         self.seconds = 0.0
         self.result: Result | None = None
 
@@ -144,19 +148,20 @@ class PreferenceTrainer:
             self.agent.set_logger(Logger(None, []))
         began = time.perf_counter()
         loop = Loop(self, folder, progress_bar)
-        with self.generators:
+        with self.generators, on_interrupt(loop.interrupt):
             try:
                 remaining = self.settings.steps - self.agent.num_timesteps
                 if remaining > 0:
                     self.agent.learn(remaining, callback=loop, reset_num_timesteps=self.agent.num_timesteps == 0)
             finally:
-                # Ctrl-C ends up here too: what was learnt so far is on disk before it goes on.
+                # Ctrl-C ends up here too, between two steps: what was learnt so far is on disk before it goes on.
                 self.seconds += time.perf_counter() - began
                 loop.close()
                 if folder is not None:
                     self.save(folder)
         began = time.perf_counter()
-        evaluation = true_returns(self.settings.env, self._act, self.settings.episodes)
+        policy = None if self.settings.method == "random" else self._act
+        evaluation = true_returns(self.settings.env, policy, self.settings.episodes)
         self.seconds += time.perf_counter() - began
         self.result = self._result(evaluation, command or shlex.join(sys.argv))
         if folder is not None:

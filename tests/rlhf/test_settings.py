@@ -29,7 +29,7 @@ REFUSED: list[tuple[str, Any]] = [
     *(("discount", value) for value in (-0.1, 1.0, 1.5, float("nan"))),
     *(("labels", value) for value in (0, 1, -5)),
     *(("seed", value) for value in (-1, 2**32)),
-    *((name, "pbrl") for name in ("method", "after_end", "selection", "label_schedule")),
+    *((name, "ppo") for name in ("method", "after_end", "selection", "label_schedule")),
 ]
 
 
