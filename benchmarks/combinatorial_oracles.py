@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import Case, Row, Seconds, interleave, options, report
+from harness import Case, Row, Seconds, all_cores, interleave, options, report
 from own_solver import slow_knapsack
 from path_peers import GridGraph, heap_paths, terrain
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -134,10 +134,10 @@ def pool(quick: bool) -> list[Row]:
     cost = torch.rand(8 if quick else BATCH, 20, generator=torch.Generator().manual_seed(0))
     alone = oracle(slow_knapsack, event_dims=1, maximise=True)
     shared = oracle(slow_knapsack, event_dims=1, maximise=True, workers=2)
+    ways: Ways = {"one process": lambda: alone(cost), "two": lambda: shared(cost)}
     try:
-        cases = measure(
-            {"one process": lambda: alone(cost), "two": lambda: shared(cost)}, cost, 3 if quick else 7, 60.0
-        )
+        with all_cores():
+            cases = measure(ways, cost, 3 if quick else 7, 60.0)
     finally:
         shared.close()
     found = rows("own solver", cases, {("one process", "two"): 1.6})

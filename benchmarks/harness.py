@@ -12,7 +12,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median, quantiles
@@ -100,13 +101,29 @@ def interleave(cases: Sequence[Case], repetitions: int, budget: float = 20.0) ->
                 case.times.clear()
 
 
+CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set[int]()
+
+
 def one_thread() -> None:
     """One thread for torch and for everything that reads the usual variables, one core for everything else."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    if CORES:
+        os.sched_setaffinity(0, {max(CORES)})
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
         os.environ[name] = "1"
     torch.set_num_threads(1)
+
+
+@contextmanager
+def all_cores() -> Iterator[None]:
+    """Inside ``with``, processes that are started may use every core again."""
+    before = os.sched_getaffinity(0) if CORES else CORES
+    try:
+        if CORES:
+            os.sched_setaffinity(0, CORES)
+        yield
+    finally:
+        if CORES:
+            os.sched_setaffinity(0, before)
 
 
 def memory() -> tuple[int, int]:
