@@ -10,7 +10,6 @@ is missing. ``--kills 6 --out FILE`` is what the tests run.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import http.client
 import json
@@ -34,7 +33,7 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
-from record import write_record
+from kills import report
 
 from bigrad.cli import main as bigrad
 from bigrad.rlhf import Film, LabelQueue, Pairs, PreferenceStore, Settings
@@ -276,14 +275,5 @@ def measure(kills: int, seed: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--kills", type=int, default=50)
-    options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--out", type=Path, default=RESULT)
-    chosen = options.parse_args()
-    torch.set_num_threads(1)  # forks share no threads
     import_module(".label", "bigrad.cli")  # once for all of them
-    result = measure(chosen.kills, chosen.seed)
-    write_record(chosen.out, result)
-    print(json.dumps(result, indent=2))
-    sys.exit(0 if result["holds"] else 1)
+    report(__doc__, measure, RESULT)

@@ -9,22 +9,18 @@ missing.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import os
 import random
 import signal
 import sqlite3
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from kill_labels import forked
-from record import write_record
+from kills import report
 
 from bigrad.rlhf import PreferenceTrainer
 
@@ -115,13 +111,4 @@ def measure(kills: int, seed: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--kills", type=int, default=50)
-    options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--out", type=Path, default=RESULT)
-    chosen = options.parse_args()
-    torch.set_num_threads(1)  # forks share no threads
-    result = measure(chosen.kills, chosen.seed)
-    write_record(chosen.out, result)
-    print(json.dumps(result, indent=2))
-    sys.exit(0 if result["holds"] else 1)
+    report(__doc__, measure, RESULT)

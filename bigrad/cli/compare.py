@@ -43,9 +43,10 @@ class Comparison:
     """
 
     env: list[str] = field(default_factory=lambda: ["Pendulum-v1"])
-    """Registered gymnasium environments with continuous actions."""
+    """Registered gymnasium environments."""
     methods: list[str] = field(default_factory=list)
-    """Arms named after their method, for example sobirl drlhf sac; all of them if neither this nor --arms is given.
+    """Arms named after their method, for example sobirl drlhf sac; all that serve the environments if neither this nor
+    --arms is given.
     A method that sees the true reward is run once a seed, whatever the labels and teachers."""
     arms: list[str] = field(default_factory=list)
     """More arms, each NAME:setting=value,..."""
@@ -76,7 +77,7 @@ def run(argv: Sequence[str]) -> int:
     processes = options.processes or max(1, (os.cpu_count() or 1) // options.threads)
     if min(processes, options.threads, options.seeds) < 1:
         raise InputError(f"processes, threads, seeds are {processes}, {options.threads}, {options.seeds}; wanted >= 1")
-    names = options.methods or ([] if options.arms else list(comparison.METHODS))
+    names = options.methods or ([] if options.arms else comparison.methods_for(options.env))
     out = options.out.resolve()
     runs = comparison.plan(
         options.env,

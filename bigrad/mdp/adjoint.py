@@ -1,4 +1,4 @@
-"""The exact response of a soft-optimal policy: one adjoint solve and one product through the reward."""
+"""The adjoint system of a policy that a soft Bellman equation has."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..certificate import Certificate
-from ..linear import Direct, Operator
 from .policy_value import evaluation_matrix
 
 
@@ -29,19 +27,3 @@ def adjoint_system(policy: Tensor, transition: Tensor, discount: float, slope: T
     weighted = policy * slope
     matrix = evaluation_matrix(policy, transition, discount)
     return AdjointSystem(matrix, weighted.sum(-1) - discount * torch.einsum("sa,sat->t", weighted, transition))
-
-
-def response_cotangent(
-    policy: Tensor, transition: Tensor, discount: float, temperature: float, slope: Tensor
-) -> tuple[Tensor, Certificate]:
-    r""":math:`c_{sa} = \pi_{sa} (g_{sa} - w_s) / \tau`: what the leader gains by a little more reward at each place.
-
-    A part of the slope that is one for all actions of a state moves nothing; it is taken out first, as it would only
-    cost digits.
-    """
-    slope = slope - (policy * slope).sum(-1, keepdim=True)
-    system = adjoint_system(policy, transition, discount, slope)
-    adjoint, certificate = Direct().solve(Operator(lambda u: u @ system.matrix, dense=system.matrix.T), system.right)
-    certificate.what = "adjoint"
-    certificate.enforce("raise")
-    return policy * (slope - adjoint[:, None]) / temperature, certificate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -71,7 +71,13 @@ class BilevelMDP:
 
     def transition_at(self, x: Tensor) -> Tensor:
         """The transition ``(S, A, S)`` at ``x``, written out in full."""
-        return dense_transition(self.given_at(x), len(self.start))
+        return dense_transition(self.transition(x), len(self.start)) if callable(self.transition) else self._fixed
+
+    @cached_property
+    def _fixed(self) -> Tensor:
+        """A transition that is no function, written out once."""
+        assert not callable(self.transition)
+        return dense_transition(self.transition, len(self.start))
 
     def follower(self, x: Tensor) -> tuple[SoftSolution, Certificate]:
         """The soft-optimal answer to ``x``, detached, with its certificate."""

@@ -9,13 +9,10 @@ import torch
 from torch import Tensor
 
 from ..calculus import gradients_of
-from ..certificate import Certificate
-from .adjoint import response_cotangent
 from .algorithm import Algorithm, Cost, HyperGradient
 from .bilevel_mdp import BilevelMDP
-from .decision_process import Transition
 from .sampling import Sampling, draw_batch, required, segment_gradient
-from .soft_bellman import SoftSolution, solve_soft_bellman
+from .soft_bellman import solve_soft_bellman
 
 
 @dataclass(frozen=True)
@@ -48,34 +45,19 @@ class SoBiRL(Algorithm):
     ) -> HyperGradient:
         """Exact, or the estimate from one batch."""
         x = x.detach()
-        solved, certificate = problem.follower(x)
-        sweeps = int(certificate.steps)
         if self.sampling is not None:
+            solved, certificate = problem.follower(x)
             batch = draw_batch(problem, x, solved.policy, self.sampling, required(generator))
             value, gradient = segment_gradient(problem, x, solved, batch, baseline=self.sampling.baseline)
-            return HyperGradient(value, gradient, certificate, Cost(batch.steps, 1, 0, sweeps))
-        value, direct, slope = problem.partials(x, solved.policy)
-        given = problem.given_at(x)
-        if isinstance(given, Tensor) and given.layout == torch.strided:
-            cotangent, certificate.adjoint = response_cotangent(
-                solved.policy, given.detach(), problem.discount, problem.temperature, slope
-            )
-        else:
-            cotangent, certificate.adjoint = _sparse_cotangent(problem, x, given, solved, slope)
-        gradient = direct + problem.pull_back(x, solved.value, cotangent)
-        return HyperGradient(value, gradient, certificate, Cost(0, 1, 1, sweeps))
-
-
-def _sparse_cotangent(
-    problem: BilevelMDP, x: Tensor, transition: Transition, solved: SoftSolution, slope: Tensor
-) -> tuple[Tensor, Certificate | None]:
-    """The cotangent of the reward by the soft Bellman equation's own derivative, which keeps the transition sparse."""
-    slope = slope - (solved.policy * slope).sum(-1, keepdim=True)
-    with torch.enable_grad():
-        reward = problem.reward(x).detach().requires_grad_()
-        again, certificate = solve_soft_bellman(
-            reward, transition, problem.discount, problem.temperature, init=solved.value
-        )
-        (cotangent,) = gradients_of((again.policy * slope).sum(), [reward])
-    assert certificate is not None  # only torch.func has none
-    return cotangent, certificate.adjoint
+            return HyperGradient(value, gradient, certificate, Cost(batch.steps, 1, 0, int(certificate.steps)))
+        with torch.enable_grad():
+            reward = problem.reward(x).detach().requires_grad_()
+            answer, found = solve_soft_bellman(reward, problem.given_at(x), problem.discount, problem.temperature)
+        assert found is not None  # only torch.func has none
+        policy = answer.policy.detach()
+        value, direct, slope = problem.partials(x, policy)
+        # What is one for all actions of a state moves nothing, and would only cost digits.
+        slope = slope - (policy * slope).sum(-1, keepdim=True)
+        (cotangent,) = gradients_of((answer.policy * slope).sum(), [reward])
+        gradient = direct + problem.pull_back(x, answer.value.detach(), cotangent)
+        return HyperGradient(value, gradient, found, Cost(0, 1, 1, int(found.steps)))

@@ -25,7 +25,7 @@ from .result import Result
 from .reward_model import RewardEnsemble
 from .schedule import LABEL_SCHEDULES, cumulative_weights
 from .selection import SELECTIONS, farthest_first, select
-from .settings import AFTER_END, METHODS, RESPONSES, UNSERVED, Settings
+from .settings import AFTER_END, AGENTS, METHODS, RESPONSES, UNSERVED, Settings
 from .snapshot import load_tree, save_tree
 from .soft_actor_critic import SoftActorCritic
 from .soft_dqn import SoftDQN
@@ -37,6 +37,7 @@ from .upper_level import UpperStep, draw_pairs, upper_step
 
 __all__ = [
     "AFTER_END",
+    "AGENTS",
     "LABEL_SCHEDULES",
     "METHODS",
     "PBRL",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
@@ -11,8 +11,9 @@ from gymnasium import spaces
 
 from ..errors import InputError
 from .agent import SoftAgent
+from .environments import make
 from .replay import RelabelledReplayBuffer
-from .settings import AGENTS, Settings
+from .settings import AGENTS, METHODS, Settings
 from .soft_actor_critic import SoftActorCritic
 from .soft_dqn import SoftDQN
 from .soft_tqc import SoftTQC
@@ -21,13 +22,18 @@ CONTINUOUS: dict[str, Callable[..., SoftAgent]] = {"sac": SoftActorCritic, "tqc"
 DISCRETE: dict[str, Callable[..., SoftAgent]] = {"softdqn": SoftDQN}
 
 
+def agents_for(env: gymnasium.Env[Any, Any]) -> dict[str, Callable[..., SoftAgent]]:
+    """Those that serve the environment's actions, the usual one first."""
+    return DISCRETE if isinstance(env.action_space, spaces.Discrete) else CONTINUOUS
+
+
 def make_agent(chosen: Settings, env: gymnasium.Env[Any, Any], device: torch.device) -> SoftAgent:
     """The agent that ``chosen.agent`` names; ``"auto"`` is SAC for continuous actions and SoftDQN for discrete ones.
 
     Raises:
         InputError: the agent does not serve the environment's actions.
     """
-    served = DISCRETE if isinstance(env.action_space, spaces.Discrete) else CONTINUOUS
+    served = agents_for(env)
     usual = chosen.method if chosen.method in AGENTS else next(iter(served))  # of the true reward: its agent's name
     name = usual if chosen.agent == "auto" else chosen.agent
     if name not in served:
@@ -49,3 +55,21 @@ def make_agent(chosen: Settings, env: gymnasium.Env[Any, Any], device: torch.dev
         device=device,
         **settings,
     )
+
+
+def methods_for(envs: Sequence[str]) -> list[str]:
+    """The methods that serve the actions of all these environments.
+
+    Raises:
+        InputError, MissingPackage, UnsupportedError: an environment that cannot be learnt in.
+
+    Example:
+        >>> "softdqn" in methods_for(["Pendulum-v1"]), "softdqn" in methods_for(["bigrad/DiscretePendulum-v1"])
+        (False, True)
+    """
+    served = set(METHODS)
+    for name in envs:
+        env = make(name)
+        served -= AGENTS.keys() - agents_for(env).keys()
+        env.close()
+    return [name for name in METHODS if name in served]

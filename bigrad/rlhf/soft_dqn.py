@@ -45,7 +45,42 @@ class SoftCnnPolicy(SoftDQNPolicy):
         super().__init__(*args, features_extractor_class=features_extractor_class, **settings)
 
 
-class SoftDQN(SoftAgent, DQN):
+class _SoftTargets(DQN):
+    """DQN that learns from soft targets."""
+
+    temperature: float
+
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        """So many steps down the soft Bellman error."""
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        losses = [self._update(batch_size) for _ in range(gradient_steps)]
+        self.policy.set_training_mode(False)
+        self._n_updates += gradient_steps
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        if losses:
+            self.logger.record("train/loss", float(torch.stack(losses).mean()))
+
+    def _update(self, batch_size: int) -> Tensor:
+        """One step down the mean squared error of the soft Bellman equation on a batch; the loss before."""
+        assert self.replay_buffer is not None
+        seen = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+        with torch.no_grad():
+            following = self.temperature * torch.logsumexp(
+                self.q_net_target(seen.next_observations) / self.temperature, -1, keepdim=True
+            )
+            target = seen.rewards + (1 - seen.dones) * self.gamma * following
+        value = self.q_net(seen.observations).gather(1, seen.actions.long())
+        # The absolute error of Huber's loss would find the median, which satisfies no Bellman equation.
+        loss = torch.nn.functional.mse_loss(value, target)
+        self.policy.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+        self.policy.optimizer.step()
+        return loss.detach()
+
+
+class SoftDQN(SoftAgent, _SoftTargets):
     r"""DQN on the soft Bellman equation, so that :math:`\log \pi = (Q - V) / \tau` holds exactly.
 
     .. math:: Q(s, a) \leftarrow r + \gamma \tau \log \sum_b \exp(Q^-(s', b) / \tau)
@@ -81,39 +116,6 @@ class SoftDQN(SoftAgent, DQN):
         given = {**(policy_kwargs or {}), "temperature": temperature}
         quiet = {"exploration_initial_eps": 0.0, "exploration_final_eps": 0.0}
         super().__init__(policy, env, policy_kwargs=given, **(quiet | settings))
-
-    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
-        """Update, or note that an update is due."""
-        if self.holding:
-            self.owed += gradient_steps
-            return
-        steps, self.owed = gradient_steps + self.owed, 0
-        self.policy.set_training_mode(True)
-        self._update_learning_rate(self.policy.optimizer)
-        losses = [self._update(batch_size) for _ in range(steps)]
-        self.policy.set_training_mode(False)
-        self._n_updates += steps
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        if losses:
-            self.logger.record("train/loss", float(torch.stack(losses).mean()))
-
-    def _update(self, batch_size: int) -> Tensor:
-        """One step down the mean squared error of the soft Bellman equation on a batch; the loss before."""
-        assert self.replay_buffer is not None
-        seen = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
-        with torch.no_grad():
-            following = self.temperature * torch.logsumexp(
-                self.q_net_target(seen.next_observations) / self.temperature, -1, keepdim=True
-            )
-            target = seen.rewards + (1 - seen.dones) * self.gamma * following
-        value = self.q_net(seen.observations).gather(1, seen.actions.long())
-        # The absolute error of Huber's loss would find the median, which satisfies no Bellman equation.
-        loss = torch.nn.functional.mse_loss(value, target)
-        self.policy.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-        self.policy.optimizer.step()
-        return loss.detach()
 
     @torch.no_grad()
     def probabilities(self, observation: Tensor) -> Tensor:

@@ -43,8 +43,9 @@ class PreferenceTrainer:
 
     Args:
         env: a registered gymnasium environment with bounded continuous or with discrete actions.
-        method: ``"sobirl"``, ``"drlhf"`` (no response), or ``"sac"`` or ``"softdqn"`` (the true reward: the ceiling).
-        teacher: who compares; default ``SyntheticTeacher()``.
+        method: one of ``METHODS``: ``"sobirl"``, ``"drlhf"`` (no response), the rivals ``"hpgd"`` and ``"pbrl"``,
+            ``"sac"`` or ``"softdqn"`` (the true reward: the ceiling), ``"random"``.
+        teacher: who compares; default ``SyntheticTeacher()``. :class:`~bigrad.rlhf.People` answer when they come.
         labels: how many comparisons.
         seed: of everything.
         device: where the networks live; ``"auto"`` lets torch choose.

@@ -7,13 +7,22 @@ import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
 
 from bigrad.cli import main
-from bigrad.rlhf import PreferenceTrainer
+from bigrad.rlhf import (
+    AFTER_END,
+    AGENTS,
+    LABEL_SCHEDULES,
+    METHODS,
+    SELECTIONS,
+    UNSERVED,
+    PreferenceTrainer,
+    SyntheticTeacher,
+)
 
 from . import tiny
 from .environments import Point
@@ -158,3 +167,15 @@ def test_help_tells_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     for name in options:
         assert f"--{name.replace('_', '-')}" in out
     assert all(method in out for method in ("sobirl", "drlhf", "sac"))
+
+
+def test_the_choices_are_the_library_s_own() -> None:
+    hints = get_type_hints(sys.modules["bigrad.cli.rlhf"].Options)
+    known = {
+        "method": {*METHODS, *UNSERVED},
+        "agent": AGENTS,
+        "teacher": SyntheticTeacher.KINDS,
+        "selection": SELECTIONS,
+    }
+    known |= {"label_schedule": LABEL_SCHEDULES, "after_end": AFTER_END}
+    assert {name: set(get_args(hints[name])) for name in known} == {name: set(names) for name, names in known.items()}

@@ -1,5 +1,6 @@
 """Methods, teachers and labels compared on paired seeds, in parallel processes, with intervals."""
 
+from ..agents import methods_for
 from ..settings import METHODS
 from ..snapshot import write_atomically
 from .aggregates import FEWEST, Estimate, aggregate, band, difference, improvement
@@ -31,6 +32,7 @@ __all__ = [
     "held",
     "improvement",
     "judge",
+    "methods_for",
     "others",
     "plan",
     "work",

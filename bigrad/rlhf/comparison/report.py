@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.metadata
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -67,7 +66,7 @@ def as_json(outcomes: Outcomes, judgements: Sequence[Judgement], command: str) -
     rows = outcomes.rows
     return {
         "commands": _commands(outcomes, command),
-        "versions": {"bigrad": importlib.metadata.version("bigrad"), **versions()},
+        "versions": versions(),
         "hardware": hardware(),
         "statistics": {
             "value": "interquartile mean",

@@ -140,3 +140,10 @@ def test_how_far_a_run_is(tmp_path: Path) -> None:
         assert run.step == step
     (run.folder / "result.json").write_text("{}")
     assert (run.step, run.finished) == (tiny.STEPS, True)
+
+
+def test_without_a_choice_every_method_that_serves_the_actions_is_compared() -> None:
+    ceilings = {("Pendulum-v1",): {"sac"}, ("bigrad/DiscretePendulum-v1",): {"softdqn"}}
+    ceilings[("Pendulum-v1", "bigrad/DiscretePendulum-v1")] = set()
+    for envs, served in ceilings.items():
+        assert set(comparison.methods_for(envs)) == set(comparison.METHODS) - {"sac", "softdqn"} | served
