@@ -41,7 +41,7 @@ test: lint types ## every check: lint, types, house rules, tests, doctests, READ
 
 bench: $(INSTALLED) ## measure, beside the peers in environments of their own, and write benchmarks/results
 	$(BIN)/python benchmarks/import_time.py
-	$(BIN)/python benchmarks/response_forms.py
+	for table in response_forms response_bias; do $(BIN)/python benchmarks/$$table.py || exit 1; done
 	for table in combinatorial_oracles interdiction soft_bellman; do $(BIN)/python benchmarks/$$table.py || exit 1; done
 	$(PYTHON) benchmarks/peers.py
 	for table in implicit_gradients unrolled_memory quadratic_programs transforms; do \

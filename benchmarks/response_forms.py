@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from record import write_record
-from response_variance import biases, variances
+from response_variance import variances
 from torch import Tensor
 
 from bigrad.layers import SoftBellman, SoftResponse
@@ -194,7 +194,6 @@ FORMS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=200)
-    parser.add_argument("--segments", type=int, default=100_000, help="in all, of the table of biases")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/response_forms.json"))
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -220,12 +219,11 @@ def main() -> None:
             }
             rows.append(row)
             show(row)
-    tables: dict[str, list[dict[str, Any]]] = {"variance": [], "bias": []}
-    for name, found in (("variance", variances(options.repeats // 2)), ("bias", biases(options.segments))):
-        for row in found:
-            tables[name].append(row)
-            show(row)
-    write_record(options.out, {"repeats": options.repeats, "rows": rows, "tables": tables})
+    compared = []
+    for row in variances(options.repeats // 2):
+        compared.append(row)
+        show(row)
+    write_record(options.out, {"repeats": options.repeats, "rows": rows, "tables": {"variance": compared}})
 
 
 def show(row: dict[str, Any]) -> None:

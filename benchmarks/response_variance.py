@@ -1,4 +1,4 @@
-"""Variance, bias and error of the sampled hyper-gradients of tabular RLHF, at equal environment steps.
+"""Variance and error of the sampled hyper-gradients of tabular RLHF, at equal environment steps.
 
 The problems are random MDPs and chains with pairs of segments of three steps, a Bradley-Terry loss and expected labels.
 All forms take the mean loss of the other pairs off each loss; they differ in how grad Q - grad V is estimated, and are
@@ -7,7 +7,6 @@ compared with independent rollouts of as many environment steps. ``response_form
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,8 +14,6 @@ import torch
 from torch import Tensor
 
 from bigrad.mdp import (
-    DRLHF,
-    HPGD,
     Batch,
     LeastSquaresCritic,
     ResponseEstimator,
@@ -182,30 +179,6 @@ def variances(repeats: int) -> Iterator[Row]:
                 worst = max(value + 2 * error for _, (value, error) in compared)
                 row |= {"target": f"all three ratios <= {TARGET}", "verdict": verdict(worst <= TARGET)}
             yield row
-
-
-def biases(segments: int = 100_000, batches: int = 20) -> Iterator[Row]:
-    """The distance of the mean from the exact vector in standard errors, for the forms that theory calls unbiased.
-
-    What is cut off at the horizon is below a hundredth of a standard error. DRLHF's mean is the direct term.
-    """
-    kinds = {"rollouts until they meet": True, "independent rollouts": False}
-    for (name, discount, temperature), (form, meeting) in itertools.product(MDPS, kinds.items()):
-        problem = build(name, discount, temperature)
-        for algorithm in (SoBiRL, HPGD, DRLHF):
-            if not meeting and (algorithm is not SoBiRL or discount > 0.5):
-                continue  # up to four hundred million steps: its rows in the other table tell
-            generator = torch.Generator().manual_seed(0)
-            each = Sampling(segments // batches // (1 if algorithm is HPGD else 2), meeting=meeting)
-            found = torch.stack(
-                [algorithm(each)(problem, problem.init, None, generator).gradient for _ in range(batches)]
-            )
-            truth = algorithm()(problem, problem.init).gradient
-            away = float(((found.mean(0) - truth).abs() / (found.std(0) / batches**0.5)).max())
-            row: Row = {"mdp": name, "discount": discount, "temperature": temperature}
-            row |= {"algorithm": algorithm.__name__, "form": form, "segments": segments}
-            row |= {"relative_error_of_the_mean": float((found.mean(0) - truth).norm() / truth.norm())}
-            yield row | {"most_standard_errors_away": away, "target": 3.0, "verdict": verdict(away < 3)}
 
 
 def verdict(met: bool) -> str:

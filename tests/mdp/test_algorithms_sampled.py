@@ -27,7 +27,7 @@ from bigrad.mdp import (
 from bigrad.problems import ReferenceProblem, chain_mdp, incentive_problem, preference_problem, random_mdp
 
 D = torch.float64
-BATCHES, SAMPLES = 20, 1200  # 1e5 segments are in benchmarks/results/response_forms.json
+BATCHES, SAMPLES = 20, 1200  # 1e5 segments are in benchmarks/results/response_bias.json
 
 
 def build(name: str) -> ReferenceProblem:
