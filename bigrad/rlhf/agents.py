@@ -49,7 +49,7 @@ def make_agent(chosen: Settings, env: gymnasium.Env[Any, Any], device: torch.dev
         "MlpPolicy",
         env,
         temperature=chosen.temperature,
-        policy_kwargs={"net_arch": [chosen.units, chosen.units]},
+        policy_kwargs={"net_arch": [chosen.units, chosen.units], "optimizer_kwargs": {"fused": True}},
         replay_buffer_class=RelabelledReplayBuffer,
         seed=chosen.seed,
         device=device,

@@ -12,10 +12,11 @@ from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor
 
 from ..errors import InputError
+from .denormals import flushed_denormals
 from .preferences import Pairs
 from .progress import progress_bar
 from .questions import ask, nothing_to_fit, watch
-from .upper_level import Term, UpperStep, agreement, upper_step
+from .upper_level import Term, UpperStep, agreement, batches, halves_of, response_gradient, signal_share, upper_step
 
 if TYPE_CHECKING:
     from .trainer import PreferenceTrainer
@@ -140,7 +141,7 @@ class Loop(BaseCallback):
         row.update(
             labels=trainer.store.count,
             upper_steps=len(taken),
-            loss=taken[-1].loss if taken else None,
+            loss=float(np.mean([step.loss for step in taken[-10:]])) if taken else None,
             ratio=float(np.median([step.ratio for step in taken])) if response else None,
             estimated_ratio=float(np.median([step.estimated for step in taken])) if response else None,
         )
@@ -170,8 +171,13 @@ class Loop(BaseCallback):
         device = reward.mean.device
         pairs = Pairs(pairs.observation.to(device), pairs.action.to(device), pairs.returns)
         label = label.to(device)
-        weight, limit = chosen.response_weight, chosen.response_limit
-        taken = [upper_step(reward, trainer.optimizer, pairs, label, response, weight, limit) for _ in range(count)]
+        taken, indirect = [], []
+        with flushed_denormals():
+            for step, some in enumerate(batches(len(label), chosen.upper_batch, count, trainer.random)):
+                if step % chosen.response_every == 0:
+                    indirect = response_gradient(response, reward, chosen.response_weight)
+                batch = Pairs(pairs.observation[some], pairs.action[some], pairs.returns[some])
+                taken.append(upper_step(reward, trainer.optimizer, batch, label[some], indirect, chosen.response_limit))
         every = np.arange(buffer.size())
         # Where an episode is over the reward is 0: then 0 is no matter of choice.
         reward.standardise(*buffer.steps(every), buffer.after_end != "zero" or not buffer.ended(every).any())
@@ -185,8 +191,13 @@ class Loop(BaseCallback):
         holds = trainer.method.holds
         episodes = trainer.buffer.recent_episodes(self.num_timesteps - held_since + 1) if holds else []
         terms, expected = trainer.method.terms(episodes)
+        halves = halves_of(terms, trainer.reward_model)
+        share = signal_share(*halves) if halves else None
+        if share is not None and trainer.settings.response_shrink:
+            terms = [lambda term=term: share * term() for term in terms]  # type: ignore[misc]
         row.update(
-            agreement=agreement(terms, trainer.reward_model),
+            agreement=agreement(*halves) if halves else None,
+            signal_share=share,
             expected_loss=expected,
             response_age=trainer.agent.updates - self.place.held_updates if holds else 0,
         )

@@ -43,7 +43,7 @@ _CHOICES = {
     "label_schedule": LABEL_SCHEDULES,
     "response": RESPONSES,
 }
-_KINDS = {str: "a string", int: "a whole number", float: "a number"}
+_KINDS = {str: "a string", int: "a whole number", float: "a number", bool: "True or False"}
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ class Settings:
         selection: which pairs are asked about after the warm-up, see :func:`select`.
         label_schedule: how labels are spread over the rounds, see :func:`cumulative_weights`.
         first_upper_steps, upper_steps: steps of the reward model after the warm-up and in each later round.
+        upper_batch: labelled pairs that such a step is taken on.
         members, width: networks of the reward model, and their hidden units.
         reward_step, reward_decay: step size and weight decay of the reward model's AdamW.
         response: how sobirl estimates its response term, "critic" or "trace"; see RESPONSES.
@@ -76,6 +77,8 @@ class Settings:
         penalty: of pbrl; its bias falls as one over it.
         response_weight: factor of the response term (pbrl: of the penalty); 1 is the hyper-gradient's own scale.
         response_limit: the largest norm of the response term over that of the direct term.
+        response_shrink: whether the response term is shortened by how much of it is signal; see :func:`signal_share`.
+        response_every: upper steps after which the response term is computed anew, at the model as it then is.
         opponents, transitions, draws, ridge: of the response term, see ResponseSettings.
         agent: who learns the policy: "auto", "sac", "tqc" or "softdqn".
         lr, batch, units, discount, temperature: of the agent.
@@ -99,6 +102,7 @@ class Settings:
     label_schedule: str = "constant"
     first_upper_steps: int = 300
     upper_steps: int = 60
+    upper_batch: int = 32
     members: int = 3
     width: int = 64
     reward_step: float = 3e-3
@@ -108,6 +112,8 @@ class Settings:
     penalty: float = 10.0
     response_weight: float = 1.0
     response_limit: float = 0.5
+    response_every: int = 10
+    response_shrink: bool = False
     opponents: int = 256
     transitions: int = 4096
     draws: int = 8
@@ -123,7 +129,8 @@ class Settings:
     def __post_init__(self) -> None:
         for field in fields(self):
             kind, value = type(field.default), getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+            fits = isinstance(value, (int, float) if kind is float else kind)
+            if not fits or isinstance(value, bool) is not (kind is bool):
                 raise InputError(f"{field.name} is {value!r}; wanted {_KINDS[kind]}")
         if self.method in UNSERVED:
             raise UnsupportedError(f"method {self.method!r} is not served in a run: {UNSERVED[self.method]}")
@@ -131,7 +138,8 @@ class Settings:
             if getattr(self, name) not in known:
                 raise InputError(f"{name} is {getattr(self, name)!r}; wanted one of {', '.join(known)}")
         whole = ("steps", "rounds", "segment", "members", "width", "batch", "units", "episodes", "draws", "opponents")
-        for name in (*whole, "warm_up", "first_upper_steps", "upper_steps", "transitions", "on_policy_steps"):
+        whole = (*whole, "first_upper_steps", "upper_steps", "upper_batch", "response_every")
+        for name in (*whole, "warm_up", "transitions", "on_policy_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; wanted at least 1")
         if self.labels < 2 and self.learns_reward:

@@ -105,7 +105,7 @@ class PreferenceTrainer:
         reward_model = RewardEnsemble(observations, actions, chosen.members, chosen.width, weights)
         self.reward_model = reward_model.to(self.agent.device)
         self.optimizer = torch.optim.AdamW(
-            self.reward_model.parameters(), lr=chosen.reward_step, weight_decay=chosen.reward_decay
+            self.reward_model.parameters(), lr=chosen.reward_step, weight_decay=chosen.reward_decay, fused=True
         )
         self.method = KINDS[chosen.method](self)
         self.store = PreferenceStore()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,11 +95,10 @@ def upper_step(
     optimizer: torch.optim.Optimizer,
     pairs: Pairs,
     label: Tensor,
-    response: Sequence[Term],
-    weight: float,
+    response: Sequence[Tensor],
     limit: float,
 ) -> UpperStep:
-    """One step on the mean preference loss plus the mean of the response terms.
+    """One step on the mean preference loss plus the response term.
 
     The response holds near the current reward only, and says nothing of how far: without a limit it drives up the scale
     of the reward until the preferences are lost. Held below the direct term, it never raises the preference loss to
@@ -107,10 +107,9 @@ def upper_step(
     Args:
         reward: the model to move.
         optimizer: over its parameters.
-        pairs: all labelled pairs.
+        pairs: labelled pairs.
         label: their labels.
-        response: scalars whose gradients estimate the response term; empty for none.
-        weight: factor of the response term.
+        response: the response term, a part for each parameter; empty for none.
         limit: the largest norm of the response term over that of the direct one.
 
     Raises:
@@ -121,11 +120,10 @@ def upper_step(
     gradient = gradients_of(loss, parameters)
     estimated = ratio = 0.0
     if response:
-        indirect = gradients_of(weight / len(response) * torch.stack([term() for term in response]).sum(), parameters)
-        estimated = float(norm(indirect) / norm(gradient).clamp_min(1e-12))
+        estimated = float(norm(response) / norm(gradient).clamp_min(1e-12))
         ratio = min(estimated, limit)
         share = ratio / max(estimated, 1e-12)
-        gradient = [a + share * b for a, b in zip(gradient, indirect, strict=True)]
+        gradient = [a + share * b for a, b in zip(gradient, response, strict=True)]
     if not torch.isfinite(norm(gradient)):
         raise Diverged(
             f"the gradient of the preference loss ({float(loss.detach()):.3g}) is not finite: choose a smaller "
@@ -138,17 +136,62 @@ def upper_step(
     return UpperStep(float(loss.detach()), ratio, estimated)
 
 
+def response_gradient(terms: Sequence[Term], reward: RewardEnsemble, weight: float) -> list[Tensor]:
+    """The gradient of the mean of the terms times ``weight``, a part for each parameter; empty without terms."""
+    if not terms:
+        return []
+    return gradients_of(weight / len(terms) * torch.stack([term() for term in terms]).sum(), list(reward.parameters()))
+
+
+def batches(count: int, size: int, steps: int, random: np.random.Generator) -> Iterator[np.ndarray]:
+    """``steps`` batches of at most ``size`` of ``count`` numbers: all before any comes again, in a new order each time.
+
+    Where all fit into one batch nothing is drawn.
+
+    Example:
+        >>> [batch.tolist() for batch in batches(3, 4, 2, np.random.default_rng(0))]
+        [[0, 1, 2], [0, 1, 2]]
+    """
+    parts = math.ceil(count / size)
+    order: list[np.ndarray] = []
+    for _ in range(steps):
+        if not order:
+            order = np.array_split(np.arange(count) if parts == 1 else random.permutation(count), parts)
+        yield order.pop()
+
+
 def norm(tensors: Sequence[Tensor]) -> Tensor:
     """The Euclidean norm of many tensors taken as one."""
     total: Tensor = torch.stack([tensor.norm() for tensor in tensors]).norm()
     return total
 
 
-def agreement(terms: Sequence[Term], reward: RewardEnsemble) -> float | None:
-    """Cosine between the gradients of two independent estimates; ``None`` where there are not two."""
+def halves_of(terms: Sequence[Term], reward: RewardEnsemble) -> tuple[Tensor, Tensor] | None:
+    """The gradients of two independent estimates, flat; ``None`` where there are not two."""
     if len(terms) != 2:
         return None
     left, right = (
         torch.cat([part.flatten() for part in gradients_of(term(), list(reward.parameters()))]) for term in terms
     )
+    return left, right
+
+
+def agreement(left: Tensor, right: Tensor) -> float:
+    """Cosine between two independent estimates."""
     return float(torch.nn.functional.cosine_similarity(left, right, dim=0))
+
+
+def signal_share(left: Tensor, right: Tensor) -> float:
+    """How much of the mean of two independent estimates is signal, between 0 and 1.
+
+    Their product estimates the squared norm of what both estimate, free of noise. Over that of their mean it is the
+    factor that leaves the least mean squared error (Wiener's); 0 where they point apart.
+
+    Example:
+        >>> signal_share(torch.tensor([1.0, 0.0]), torch.tensor([1.0, 0.0]))
+        1.0
+        >>> signal_share(torch.tensor([1.0, 1.0]), torch.tensor([1.0, -1.0]))
+        0.0
+    """
+    mean = (left + right) / 2
+    return min(1.0, max(0.0, float(left @ right)) / max(float(mean @ mean), 1e-30))

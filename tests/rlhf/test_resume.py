@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,14 @@ def settings(env: str, method: str) -> dict[str, Any]:
     if env == "Pendulum-v1":  # episodes of 200 steps
         given |= {"steps": 700, "warm_up": 220, "on_policy_steps": 210}
     return given
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c() -> Iterator[None]:
+    """As in a terminal; a shell's background jobs start without it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def step_on(monkeypatch: pytest.MonkeyPatch, step: int) -> None:

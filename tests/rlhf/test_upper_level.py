@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bigrad.errors import Diverged
 from bigrad.rlhf import Pairs, RewardEnsemble, UpperStep, draw_pairs, upper_step
+from bigrad.rlhf.upper_level import response_gradient
 
 from .test_replay import Record
 
@@ -57,7 +58,8 @@ def response_of(reward: RewardEnsemble) -> Tensor:
 
 def follow(reward: RewardEnsemble, terms: list[Term], weight: float = 1.0, limit: float = 1e9) -> UpperStep:
     """One step of size 1 against the gradient."""
-    return upper_step(reward, torch.optim.SGD(reward.parameters(), lr=1.0), pairs(), LABEL, terms, weight, limit)
+    response = response_gradient(terms, reward, weight)
+    return upper_step(reward, torch.optim.SGD(reward.parameters(), lr=1.0), pairs(), LABEL, response, limit)
 
 
 @pytest.mark.parametrize("scales", [[], [0.01], [0.02, -0.05]])
@@ -99,7 +101,7 @@ def test_gradients_left_by_someone_else_do_not_matter() -> None:
 def test_steps_fit_the_labels() -> None:
     reward = model()
     optimizer = torch.optim.Adam(reward.parameters(), lr=1e-2)
-    losses = [upper_step(reward, optimizer, pairs(), LABEL.round(), [], 1.0, 1.0).loss for _ in range(200)]
+    losses = [upper_step(reward, optimizer, pairs(), LABEL.round(), [], 1.0).loss for _ in range(200)]
     assert losses[-1] < 0.4 * losses[0]
 
 
