@@ -111,7 +111,7 @@ class Settings:
     horizon: int = 0
     penalty: float = 10.0
     response_weight: float = 1.0
-    response_limit: float = 0.5
+    response_limit: float = 0.1
     response_every: int = 10
     response_shrink: bool = False
     opponents: int = 256
