@@ -65,7 +65,11 @@ class Transitions:
         cls, buffer: RelabelledReplayBuffer, features: Features, count: int, random: np.random.Generator
     ) -> Transitions:
         """Some of the whole buffer, none twice."""
-        places = random.choice(buffer.size(), min(count, buffer.size()), False)
+        return cls.at(buffer, features, random.choice(buffer.size(), min(count, buffer.size()), False))
+
+    @classmethod
+    def at(cls, buffer: RelabelledReplayBuffer, features: Features, places: np.ndarray) -> Transitions:
+        """Those at ``places``."""
         observation, action = buffer.steps(places)
         following, goes_on = buffer.next_steps(places)
         now = features(observation, action)
@@ -75,6 +79,13 @@ class Transitions:
         """The features that the policy goes on to, 0 where an episode is over ``(N, d)``."""
         later = features.expected(self.following, agent) * self.goes_on
         return later + self.now * (1 - self.goes_on) if self.absorbs else later
+
+    def value(self, later: Tensor, cost: Tensor, discount: float, ridge: float) -> Tensor:
+        r"""The weights ``(d,)`` of the value of costs ``(N,)``: least-squares temporal differences."""
+        now, count = self.now.double(), len(self.now)
+        matrix = now.T @ (now - discount * later.double()) / count
+        matrix.diagonal().add_(ridge * matrix.diagonal().mean().abs())
+        return torch.linalg.solve(matrix, now.T @ cost.double() / count).to(self.now.dtype)
 
     def critic(
         self, later: Tensor, wanted: Tensor, discount: float, ridge: float, horizon: int = 0

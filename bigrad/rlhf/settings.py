@@ -25,6 +25,7 @@ UNSERVED = {
 }
 RESPONSES = {
     "critic": "from a least-squares critic of the whole buffer",
+    "critics": "from two such critics, of the rewards and of the losses, over fresh actions",
     "trace": "along the policy's last paths, with a learnt advantage of the losses",
 }
 AGENTS = {
@@ -71,7 +72,7 @@ class Settings:
         upper_batch: labelled pairs that such a step is taken on.
         members, width: networks of the reward model, and their hidden units.
         reward_step, reward_decay: step size and weight decay of the reward model's AdamW.
-        response: how sobirl estimates its response term, "critic" or "trace"; see RESPONSES.
+        response: how sobirl estimates its response term, "critic", "critics" or "trace"; see RESPONSES.
         horizon: how many steps after an action count in it; 0 is all of them, and 1 the published shortcut, which is
             the mean over fresh actions exactly with "critic".
         penalty: of pbrl; its bias falls as one over it.

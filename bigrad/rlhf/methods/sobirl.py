@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..critics_response import critics_term
 from ..response import response_term
 from ..trace_response import trace_term
 from ..upper_level import Term
 from .method import Method
+
+
+_ESTIMATES = {"critic": response_term, "critics": critics_term, "trace": trace_term}
 
 
 class SoBiRL(Method):
@@ -26,5 +30,5 @@ class SoBiRL(Method):
 
     def terms(self, episodes: list[np.ndarray]) -> tuple[list[Term], float | None]:
         """One for each half of the episodes."""
-        estimate = trace_term if self.settings.response == "trace" else response_term
+        estimate = _ESTIMATES[self.settings.response]
         return estimate(self.agent, self.buffer, self.reward_model, episodes, self.estimator, self.trainer.random)
