@@ -42,7 +42,7 @@ test: lint types ## every check: lint, types, house rules, tests, doctests, READ
 bench: $(INSTALLED) ## measure, beside the peers in environments of their own, and write benchmarks/results
 	$(BIN)/python benchmarks/import_time.py
 	for table in response_forms response_bias; do $(BIN)/python benchmarks/$$table.py || exit 1; done
-	for table in combinatorial_oracles interdiction soft_bellman; do $(BIN)/python benchmarks/$$table.py || exit 1; done
+	for table in combinatorial_oracles interdiction fixed_step soft_bellman; do $(BIN)/python benchmarks/$$table.py || exit 1; done
 	$(PYTHON) benchmarks/peers.py
 	for table in implicit_gradients unrolled_memory quadratic_programs transforms; do \
 	benchmarks/.peers/torch/bin/python -W ignore benchmarks/$$table.py || exit 1; done

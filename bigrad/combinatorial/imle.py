@@ -21,7 +21,8 @@ class IMLE(Estimator):
     Jacobian of the perturbed optimizer.
 
     Args:
-        step: :math:`\lambda`, a number or a :class:`RelativeStep`.
+        step: :math:`\lambda`, a number or a :class:`RelativeStep`. A number is in the unit of cost over gradient: a
+            loss that is a mean over many entries has small gradients, which most solutions do not feel.
         samples: ``K``.
         noise: how the cost is perturbed; sums of gamma numbers suit solutions with ``k`` ones.
         two_sided: difference both ways: for ``2 K`` solves in backward, less bias and less variance.

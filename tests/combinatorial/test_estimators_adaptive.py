@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bigrad.combinatorial import AdaptiveIMLE, Normal, SumOfGamma
+from bigrad.combinatorial import AdaptiveIMLE, Normal, RelativeStep, SumOfGamma, step_sizes
 from bigrad.layers import Combinatorial
 
 from .points import D, Points, numbers, seeded, vertices
@@ -117,3 +117,10 @@ def test_in_a_model_it_is_a_submodule_without_parameters() -> None:
     assert "ratio=1" in repr(model)
     model.to(torch.float32)(numbers(2, 3).float()).sum().backward()
     assert model[0].weight.grad is not None
+
+
+def test_a_norm_of_zero_counts_as_one() -> None:
+    """Else a cost of zeros would never move, and a gradient of zeros move it without end."""
+    cost = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 0.0]], dtype=D)
+    cotangent = torch.tensor([[0.0, 8.0], [0.0, 0.0], [0.0, 0.0]], dtype=D)
+    assert step_sizes(RelativeStep(2.0), cost, cotangent, 1).tolist() == [0.25, 10.0, 2.0]

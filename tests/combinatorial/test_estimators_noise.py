@@ -10,7 +10,10 @@ from torch import Tensor
 
 from bigrad import InputError, UnsupportedError
 from bigrad.combinatorial import (
+    IMLE,
+    Blackbox,
     Difference,
+    Estimator,
     Gumbel,
     LogNormal,
     Normal,
@@ -19,6 +22,7 @@ from bigrad.combinatorial import (
     Score,
     SumOfGamma,
 )
+from bigrad.layers import Combinatorial
 
 from .points import D, Points, Same, gradient, numbers, options, seeded, softmax_jacobian, vertices
 
@@ -150,3 +154,19 @@ def test_without_a_generator_torch_s_own_is_used() -> None:
         found.append(gradient(Points(vertices()), PerturbedOptimizer(5), COST, COTANGENT))
     assert torch.equal(*found)
     assert not torch.equal(found[0], gradient(Points(vertices()), PerturbedOptimizer(5), COST, COTANGENT))
+
+
+@pytest.mark.parametrize(
+    ("estimator", "message"),
+    [
+        (IMLE(2.0, 5, Normal(3e38), generator=seeded()), "costs are infinite or NaN"),  # where it solves
+        (Blackbox(1e38), "costs are infinite or NaN"),  # where it differentiates
+        (Blackbox(2e37), "add up to more than torch.float32 holds"),
+    ],
+)
+def test_a_perturbed_cost_that_overflows_reaches_no_oracle(estimator: Estimator, message: str) -> None:
+    oracle = options()
+    cost = torch.zeros(4, requires_grad=True)
+    with pytest.raises(InputError, match=message):
+        Combinatorial(oracle, estimator)(cost).backward(torch.full((4,), 9.0))
+    assert all(bool(costs.isfinite().all()) for costs in oracle.asked)

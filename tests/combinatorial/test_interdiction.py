@@ -210,6 +210,15 @@ def test_prices_that_make_no_sense_are_refused() -> None:
         Interdiction(Tour(), 1, "max_min", prices=torch.tensor([[1, 2], [3, 1]]))
 
 
+@pytest.mark.parametrize("prices", [None, [1, 1, 1, 1]])
+@pytest.mark.parametrize("maximise", [False, True])
+def test_a_leader_alone_raises_no_cell_for_nothing(maximise: bool, prices: list[int] | None) -> None:
+    """Also where the budget would pay for it."""
+    worth = torch.tensor([[-1.0, 0.0, 3.0, 2.0], [-1.0, -2.0, 0.0, 0.5]])
+    game = Interdiction(TopK(1, maximise), 3, "min_max" if maximise else "max_min", prices=prices)
+    assert game.leader(-worth if maximise else worth).tolist() == [[0, 0, 1, 1], [0, 0, 0, 1]]
+
+
 @pytest.mark.parametrize(
     ("z", "w", "message"),
     [

@@ -28,6 +28,14 @@ def test_of_equals_the_first_are_taken() -> None:
     assert threshold.sum(1).tolist() == [3, 5]
 
 
+@pytest.mark.parametrize("maximise", [False, True])
+def test_of_many_equals_the_first_are_taken(maximise: bool) -> None:
+    """A sort keeps the order of a few equals by chance, that of many only where it is told to."""
+    scores = torch.arange(60.0) % 3
+    order = sorted(range(60), key=lambda place: (-scores[place] if maximise else scores[place], place))
+    assert TopK(25, maximise)(scores).nonzero().flatten().tolist() == sorted(order[:25])
+
+
 def test_too_few_are_refused() -> None:
     with pytest.raises(InputError, match="k is -1"):
         TopK(-1)
