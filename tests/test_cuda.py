@@ -1,4 +1,4 @@
-"""Every layer and a run on a GPU, where there is one: away from the pretend device, which autograd takes for a rival."""
+"""Every layer and a run on a GPU, where there is one, without the pretend device: autograd takes the two for one."""
 
 from __future__ import annotations
 

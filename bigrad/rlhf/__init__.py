@@ -13,6 +13,7 @@ except ImportError as error:
 from .calibration import contradictions, expected_calibration_error, reliability
 from .ceilings import Ceiling, ceiling_of
 from .critic import Features
+from .critics_response import critics_term
 from .environment_state import read_environment, write_environment
 from .methods import PBRL, BentReward, of_fixed_scale, value_gap
 from .people import Film, LabelQueue, People
@@ -33,7 +34,7 @@ from .soft_tqc import SoftTQC
 from .teacher import ReturnScale, StepTeacher, SyntheticTeacher, Teacher
 from .trace_response import rollout_term, trace_term
 from .trainer import PreferenceTrainer
-from .upper_level import UpperStep, draw_pairs, upper_step
+from .upper_level import UpperStep, batches, draw_pairs, response_gradient, signal_share, upper_step
 
 __all__ = [
     "AFTER_END",
@@ -68,8 +69,10 @@ __all__ = [
     "SyntheticTeacher",
     "Teacher",
     "UpperStep",
+    "batches",
     "ceiling_of",
     "contradictions",
+    "critics_term",
     "cumulative_weights",
     "draw_pairs",
     "expected_calibration_error",
@@ -79,12 +82,14 @@ __all__ = [
     "print_result",
     "read_environment",
     "reliability",
+    "response_gradient",
     "response_term",
     "rollout_term",
     "save_tree",
     "score_weights",
     "segment_losses",
     "select",
+    "signal_share",
     "trace_term",
     "upper_step",
     "value_gap",

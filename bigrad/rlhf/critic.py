@@ -85,7 +85,8 @@ class Transitions:
         now, count = self.now.double(), len(self.now)
         matrix = now.T @ (now - discount * later.double()) / count
         matrix.diagonal().add_(ridge * matrix.diagonal().mean().abs())
-        return torch.linalg.solve(matrix, now.T @ cost.double() / count).to(self.now.dtype)
+        weights: Tensor = torch.linalg.solve(matrix, now.T @ cost.double() / count)
+        return weights.to(self.now.dtype)
 
     def critic(
         self, later: Tensor, wanted: Tensor, discount: float, ridge: float, horizon: int = 0

@@ -139,8 +139,8 @@ class Settings:
             if getattr(self, name) not in known:
                 raise InputError(f"{name} is {getattr(self, name)!r}; wanted one of {', '.join(known)}")
         whole = ("steps", "rounds", "segment", "members", "width", "batch", "units", "episodes", "draws", "opponents")
-        whole = (*whole, "first_upper_steps", "upper_steps", "upper_batch", "response_every")
-        for name in (*whole, "warm_up", "transitions", "on_policy_steps"):
+        upper = ("first_upper_steps", "upper_steps", "upper_batch", "response_every", "transitions")
+        for name in (*whole, *upper, "warm_up", "on_policy_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; wanted at least 1")
         if self.labels < 2 and self.learns_reward:

@@ -10,8 +10,16 @@ import torch
 from torch import Tensor
 
 from bigrad.errors import Diverged
-from bigrad.rlhf import Pairs, RewardEnsemble, UpperStep, draw_pairs, upper_step
-from bigrad.rlhf.upper_level import response_gradient
+from bigrad.rlhf import (
+    Pairs,
+    RewardEnsemble,
+    UpperStep,
+    batches,
+    draw_pairs,
+    response_gradient,
+    signal_share,
+    upper_step,
+)
 
 from .test_replay import Record
 
@@ -166,3 +174,26 @@ def test_pairs_follow_the_generator(drawn: tuple[Record, Pairs, np.ndarray]) -> 
 def test_without_a_long_enough_episode_there_is_no_pair() -> None:
     record = Record(50, 50, 0, ends=1.0)
     assert draw_pairs(record.buffer, 5, 50, 2, np.random.default_rng(0)) is None
+
+
+@pytest.mark.parametrize(("count", "size", "steps"), [(10, 4, 6), (100, 32, 9), (3, 5, 4), (1, 1, 2)])
+def test_every_pair_has_its_turn_before_any_comes_again(count: int, size: int, steps: int) -> None:
+    found = list(batches(count, size, steps, np.random.default_rng(0)))
+    assert len(found) == steps
+    assert max(len(batch) for batch in found) <= size
+    parts = -(-count // size)
+    for start in range(0, steps - parts + 1, parts):
+        assert sorted(np.concatenate(found[start : start + parts]).tolist()) == list(range(count))
+    epochs = [np.concatenate(found[k : k + parts]).tolist() for k in range(0, steps - parts + 1, parts)]
+    if parts > 1 and len(epochs) > 1:
+        assert epochs[0] != epochs[1]
+
+
+def test_the_share_of_signal_leaves_the_least_error() -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.randn(20_000, generator=generator)
+    left, right = (truth + 3 * torch.randn(20_000, generator=generator) for _ in range(2))
+    mean = (left + right) / 2
+    assert signal_share(left, right) == pytest.approx(float(mean @ truth / (mean @ mean)), abs=0.02)
+    assert signal_share(left, -left) == 0
+    assert signal_share(truth, truth) == pytest.approx(1)

@@ -10,7 +10,6 @@ from ..trace_response import trace_term
 from ..upper_level import Term
 from .method import Method
 
-
 _ESTIMATES = {"critic": response_term, "critics": critics_term, "trace": trace_term}
 
 
