@@ -52,6 +52,19 @@ class Problem(ABC):
             return known.detach().expand(*y.shape, y.shape[-1])
         return calculus.jacobian(lambda free: self.residual(free, *inputs), y)
 
+    def pullback(self, u: Tensor, y: Tensor, inputs: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor | None]:
+        """``u^T dF/dx`` for each input ``x`` that is ``needed``, differentiable in everything."""
+        places = [place for place, need in enumerate(needed) if need]
+
+        def residual(*free: Tensor) -> Tensor:
+            full = list(inputs)
+            for place, tensor in zip(places, free, strict=True):
+                full[place] = tensor
+            return self.residual(y, *full)
+
+        products = iter(calculus.vjp(residual, *(inputs[place] for place in places))[1](u))
+        return [next(products) if need else None for need in needed]
+
     def linearised(self, y: Tensor, *inputs: Tensor, transposed: bool) -> Callable[[Tensor], Tensor]:
         """``u -> (dF/dy) u``, or with the transpose, on one retained graph; outside any differentiation."""
         if transposed or self.symmetric:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import Infeasible, InputError
-from .compiled import runs_compiled
+from ..compiled import runs_compiled
 from .graph import Arcs, read_edges
 from .graph_circles import circle_paths
 from .graph_levels import Levels

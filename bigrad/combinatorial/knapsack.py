@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import Infeasible, InputError, UnsupportedError
-from .compiled import runs_compiled
+from ..compiled import runs_compiled
 from .oracle import Oracle
 
 MOST_CELLS = 2**28  # of the table of decisions, one byte each

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .compiled import runs_compiled
+from ..compiled import runs_compiled
 from .graph_path import GraphShortestPath
 from .grid_path import grid_paths, too_large
 from .oracle import Oracle

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import Infeasible
-from .compiled import runs_compiled
+from ..compiled import runs_compiled
 from .graph import reached, read_edges
 from .oracle import Oracle
 

@@ -144,10 +144,7 @@ class _Root(torch.autograd.Function):
         task: _Task = ctx.task
         with calculus.precise(y.device):
             u = _Root.apply(task.linearised(transposed=True), torch.zeros_like(y), cotangent, y, *inputs)
-            _, pullback = calculus.vjp(lambda *free: task.problem.residual(y, *free), *inputs)
-            grads = pullback(-u)
-        needed = ctx.needs_input_grad[2:]
-        return None, None, *(grad if need else None for grad, need in zip(grads, needed, strict=True))
+            return None, None, *task.problem.pullback(-u, y, inputs, ctx.needs_input_grad[2:])
 
     @staticmethod
     def jvp(ctx: Any, _task: None, _start: Tensor | None, *tangents: Tensor | None) -> Tensor:
