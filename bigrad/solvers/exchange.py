@@ -18,7 +18,7 @@ Arrays = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class ExchangeFactor:
-    """The KKT systems of solved programs, factorised: what :func:`exchange_numba.solve` takes.
+    """The KKT systems of solved programs, factorised: what :func:`kkt_numba.solve` takes.
 
     Attributes:
         arrays: ``upper``, ``schur``, ``order``, ``count``, ``units`` and ``active``.
@@ -30,12 +30,12 @@ class ExchangeFactor:
 
     def solve(self, b: Tensor, *, transposed: bool) -> Tensor:
         """``J^-1 b`` for ``b`` ``(*more, *batch, n + k)``; the matrix is symmetric."""
-        from .exchange_numba import solve
+        from .kkt_numba import solve
 
         more = b.shape[: b.ndim - 1 - len(self.batch)].numel()
         given = b.detach().double().reshape(more, self.batch.numel(), b.shape[-1]).contiguous()
         found = torch.empty_like(given)
-        solve(*self.arrays, given.numpy(), found.numpy())
+        solve(*(*self.arrays, given.numpy(), found.numpy()))
         return found.reshape(b.shape).to(b.dtype)
 
 
@@ -53,7 +53,7 @@ def exchanged(
     size, k = batch.numel(), p + m
     if not size or not rounds or n + k > _LARGEST:
         return None
-    from .exchange_numba import settle
+    from .kkt_numba import settle
 
     data = in_a_row(inputs, batch)
     wide = 1 if all(len(matrix) == 1 for matrix in data[::2]) else size
@@ -67,7 +67,7 @@ def exchanged(
     kept = tuple(x.numpy() for x in (upper, schur, order, count, units, active))
     precision = negligible(like.dtype), torch.finfo(like.dtype).eps, like.dtype == torch.float32
     found = *(x.numpy() for x in (s, steps, numbers)), *kept
-    if not settle(*data, *precision, rounds * max(1, k), *found):
+    if not settle(*(*data, *precision, rounds * max(1, k), *found)):
         return None
     norm, linear, violation, margin = numbers.to(like.dtype).reshape(4, *batch)
     wanted = tolerance(rtol, atol, linear)
@@ -98,12 +98,12 @@ def in_a_row(inputs: tuple[Tensor, ...], batch: torch.Size) -> Arrays:
 
 def times(inputs: tuple[Tensor, ...], active: Tensor, u: Tensor) -> Tensor:
     """``J u`` for the Jacobian ``J`` of the conditions of optimality and ``u`` ``(*batch, n + p + m)``."""
-    from .exchange_numba import times as product
+    from .kkt_numba import times as product
 
     batch = u.shape[:-1]
     matrices = in_a_row(inputs[::2], batch)
     given = u.double().reshape(batch.numel(), u.shape[-1]).contiguous()
     image = torch.empty_like(given)
     mask = active.reshape(batch.numel(), active.shape[-1])
-    product(*matrices, mask.numpy(), given.numpy(), image.numpy())
+    product(*(*matrices, mask.numpy(), given.numpy(), image.numpy()))
     return image.reshape(u.shape).to(u.dtype)

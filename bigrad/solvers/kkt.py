@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..compiled import runs_compiled
-from ..equation import Problem
+from ..equation import Problem, Pullback
 from .exchange import times
 from .scaled_program import Program
 
@@ -69,18 +69,21 @@ class QuadraticKKT(Problem):
 
         return product
 
-    def pullback(self, u: Tensor, y: Tensor, inputs: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor | None]:
+    def pullback(self, y: Tensor, inputs: Sequence[Tensor], needed: Sequence[bool]) -> Pullback:
         """By the formula, which takes less time than to go through the residual once more."""
         A, _, G, h = inputs[2:]
         active = self.active(y, A, G, h)
-        of_q, of_b, of_h = masked(u, active, A)
-        matrices = bilinear(u, y, active, inputs[::2], needed[::2])
-        levels = (of_q, -of_b, -of_h)
-        vectors = (
-            level.sum_to_size(x.shape) if need else None
-            for level, x, need in zip(levels, inputs[1::2], needed[1::2], strict=True)
-        )
-        return [grad for pair in zip(matrices, vectors, strict=True) for grad in pair]
+
+        def pullback(u: Tensor) -> list[Tensor | None]:
+            of_q, of_b, of_h = masked(u, active, A)
+            matrices = bilinear(u, y, active, inputs[::2], needed[::2])
+            vectors = (
+                level.sum_to_size(x.shape) if need else None
+                for level, x, need in zip((of_q, -of_b, -of_h), inputs[1::2], needed[1::2], strict=True)
+            )
+            return [grad for pair in zip(matrices, vectors, strict=True) for grad in pair]
+
+        return pullback
 
     def vmapped(self, in_dims: Sequence[int | None]) -> QuadraticKKT:
         """Every operation here broadcasts, and every input is given the new dimension."""
@@ -127,7 +130,9 @@ def bilinear(
 def _outer(a: Tensor, b: Tensor, c: Tensor, d: Tensor, like: Tensor) -> Tensor:
     """``a b' + c d'``, summed over the batch dimensions that ``like`` does not have."""
     if like.shape[:-2].numel() == 1:  # one product for the whole batch
-        tall, wide = (torch.cat([x.reshape(x.shape[:-1].numel(), x.shape[-1]) for x in part]) for part in ((a, c), (b, d)))
+        tall, wide = (
+            torch.cat([x.reshape(x.shape[:-1].numel(), x.shape[-1]) for x in part]) for part in ((a, c), (b, d))
+        )
         return (tall.mT @ wide).reshape(like.shape)
     return (torch.stack([a, c], -1) @ torch.stack([b, d], -2)).sum_to_size(like.shape)
 
