@@ -30,6 +30,11 @@ def part(function: F) -> F:
     return _compiled(function, **_FREE, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
+def stored(kernel: Callable[..., Any]) -> bool:
+    """Whether the machine code of a kernel outlives the process, so that it is compiled once on a machine."""
+    return cast(Any, kernel).stats.cache_path is not None
+
+
 def _compiled(function: F, **options: Any) -> F:
     try:
         return cast(F, numba.njit(cache=True, nogil=True, **options)(function))

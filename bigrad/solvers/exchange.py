@@ -40,12 +40,13 @@ class ExchangeFactor:
 
 
 def exchanged(
-    like: Tensor, inputs: tuple[Tensor, ...], rtol: float | None, atol: float | None, rounds: int
+    like: Tensor, inputs: tuple[Tensor, ...], rtol: float | None, atol: float | None, rounds: int, insist: bool = True
 ) -> tuple[Tensor, Certificate] | None:
     """The points ``(*batch, n + p + m)`` of the shape of ``like`` where the conditions of optimality hold.
 
     Constraints are exchanged one by one, each ``rounds`` times at most. ``None`` where one of the programs is too
-    large, has no definite ``Q``, or is infeasible or degenerate: the torch code tells these apart.
+    large, has no definite ``Q``, or is infeasible or degenerate: the torch code tells these apart. ``None`` also where
+    every process would have to compile anew, unless the caller will ``insist``.
 
     Source: A numerically stable dual method for solving strictly convex quadratic programs (Goldfarb, Idnani, 1983).
     """
@@ -53,8 +54,11 @@ def exchanged(
     size, k = batch.numel(), p + m
     if not size or not rounds or n + k > _LARGEST:
         return None
+    from ..kernel import stored
     from .kkt_numba import settle
 
+    if not (insist or stored(settle)):
+        return None
     data = in_a_row(inputs, batch)
     wide = 1 if all(len(matrix) == 1 for matrix in data[::2]) else size
     active = torch.empty((size, k), dtype=torch.bool)

@@ -143,9 +143,9 @@ def searched(
 ) -> tuple[int, int]:
     """Find the active set: how many constraints it has and how many exchanges it took, or a negative number.
 
-    Slacks are ``level + gram mu``; a row of ``gram`` is written when it is first needed, and ``known`` from then on. The
-    most violated constraint comes in, with a multiplier as large as it takes; one whose multiplier would change its
-    sign on the way goes out.
+    Slacks are ``level + gram mu``; a row of ``gram`` is written when it is first needed, and ``known`` from then on.
+    The most violated constraint comes in, with a multiplier as large as it takes; one whose multiplier would change
+    its sign on the way goes out.
     """
     n, k = upper.shape[0], level.shape[0]
     weights, index = np.empty(n), np.arange(n)

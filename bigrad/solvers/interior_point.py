@@ -41,7 +41,8 @@ class InteriorPoint(Solver):
         max_steps: most interior point steps; the search in the dual tries half as many active sets before.
         compiled: whether numba's code, where constraints are exchanged one by one and counted as ``steps``, solves what
             it can: batches of programs with a definite ``Q``, up to 256 variables and constraints, and nothing weakly
-            active; ``None``: where numba is installed and the data is in main memory.
+            active; ``None``: where numba is installed, the data is in main memory, and the machine code can be kept on
+            disk, as to compile it takes some ten seconds.
 
     Source: On the implementation of a primal-dual interior point method (Mehrotra, 1992).
     """
@@ -61,7 +62,7 @@ class InteriorPoint(Solver):
                 f"InteriorPoint solves quadratic programs, found {type(problem).__name__}: give it to QuadraticProgram"
             )
         if runs_compiled(self.compiled, start):
-            solved = exchanged(start, inputs, self.rtol, self.atol, self.max_steps // 2)
+            solved = exchanged(start, inputs, self.rtol, self.atol, self.max_steps // 2, self.compiled is True)
             if solved is not None:
                 return solved
         program = problem.program(start, *inputs)

@@ -152,6 +152,16 @@ def test_code_that_is_wanted_and_not_there(monkeypatch: pytest.MonkeyPatch) -> N
         InteriorPoint(compiled=True).solve(QuadraticKKT(1), start_of(data), data)
 
 
+def test_torch_solves_where_every_process_would_compile_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["bigrad.kernel"], "stored", lambda kernel: False)
+    data = program(2, 4, 3, 1)
+    start = start_of(data)
+    assert exchange.exchanged(start, data, None, None, ROUNDS, insist=False) is None
+    assert exchange.exchanged(start, data, None, None, ROUNDS) is not None
+    factors = [InteriorPoint(compiled=way).solve(QuadraticKKT(1), start, data)[1].factor for way in (None, True)]
+    assert [isinstance(factor, exchange.ExchangeFactor) for factor in factors] == [False, True]
+
+
 @pytest.mark.parametrize("names", ["", "QAG", "qbh", "Q"])
 def test_the_formula_of_the_pullback_is_that_of_the_residual(names: str) -> None:
     """First and second derivatives, in the inputs, in the point and in the cotangent."""
