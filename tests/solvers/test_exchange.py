@@ -92,9 +92,9 @@ def test_float32_is_judged_in_its_own_digits() -> None:
     (s, one), (wanted, _) = both(data)
     assert s.dtype == one.stationarity.dtype == torch.float32
     assert ((s - wanted).norm(dim=-1) <= 1e-4 * wanted.norm(dim=-1)).all()
-    residual = QuadraticKKT(1).residual(s, *data).norm(dim=-1)
-    assert (one.stationarity > 1e-9).all()
-    assert ((one.stationarity - residual).abs() <= 0.1 * one.tolerance).all()
+    residual = QuadraticKKT(1).residual(s.double(), *(x.double() for x in data)).norm(dim=-1)
+    torch.testing.assert_close(one.stationarity.double(), residual, rtol=1e-4, atol=0)
+    assert (residual > 1e-9).all()
 
 
 def broken(place: int, **changes: Tensor) -> tuple[Tensor, ...]:
