@@ -229,7 +229,8 @@ def jacobian(function: Function, y: Tensor) -> Tensor:
         with suppress(RuntimeError):  # an operation of the user's that has no rule for vmap
             many = batched(pullback, (0,))
             parts = [many(part) for part in rows.split(max(1, _MANY // y.numel()))]
-            return torch.cat(parts).detach().movedim(0, -2)
+            whole = parts[0] if len(parts) == 1 else torch.cat(parts)
+            return whole.detach().movedim(0, -2)
     return torch.stack([pullback(row) for row in rows], -2).detach()
 
 

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from . import calculus
 
+Pullback = Callable[[Tensor], list[Tensor | None]]
+
 
 class Problem(ABC):
     """An equation that defines ``y`` as a function of ``inputs``.
@@ -51,6 +53,24 @@ class Problem(ABC):
         if known is not None:
             return known.detach().expand(*y.shape, y.shape[-1])
         return calculus.jacobian(lambda free: self.residual(free, *inputs), y)
+
+    def pullback(self, y: Tensor, inputs: Sequence[Tensor], needed: Sequence[bool]) -> Pullback:
+        """The map from ``u`` to ``u^T dF/dx`` for each input ``x`` that is ``needed``, differentiable in everything."""
+        places = [place for place, need in enumerate(needed) if need]
+
+        def residual(*free: Tensor) -> Tensor:
+            full = list(inputs)
+            for place, tensor in zip(places, free, strict=True):
+                full[place] = tensor
+            return self.residual(y, *full)
+
+        _, products = calculus.vjp(residual, *(inputs[place] for place in places))
+
+        def pullback(u: Tensor) -> list[Tensor | None]:
+            found = iter(products(u))
+            return [next(found) if need else None for need in needed]
+
+        return pullback
 
     def linearised(self, y: Tensor, *inputs: Tensor, transposed: bool) -> Callable[[Tensor], Tensor]:
         """``u -> (dF/dy) u``, or with the transpose, on one retained graph; outside any differentiation."""

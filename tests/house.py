@@ -11,7 +11,9 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-CELLAR = frozenset({"capture", "constraints", "tree", "calculus", "certificate", "errors", "equation"})
+CELLAR = frozenset(
+    {"capture", "compiled", "constraints", "tree", "calculus", "certificate", "errors", "equation", "kernel"}
+)
 FLOORS = (
     CELLAR,
     {"linear"},
@@ -25,6 +27,7 @@ FLOORS = (
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 CLI, COMBINATORIAL, RLHF = "bigrad/cli/", "bigrad/combinatorial/", "bigrad/rlhf/"
+SOLVER_KERNELS = tuple(f"bigrad/solvers/{name}_numba.py" for name in ("rows", "exchange", "kkt"))
 CONVEX_PROGRAM, DOCTOR = "bigrad/layers/convex_program.py", "bigrad/cli/doctor.py"
 ADDRESSES = {  # where each optional package may be imported
     **dict.fromkeys(("ale_py", "gymnasium", "imageio", "mujoco", "safetensors"), (RLHF,)),
@@ -33,9 +36,9 @@ ADDRESSES = {  # where each optional package may be imported
     "rich": (CLI, "bigrad/rlhf/progress.py"),
     **dict.fromkeys(("cvxpy", "cvxpylayers"), (CONVEX_PROGRAM,)),
     "matplotlib": ("bigrad/",),  # and one module a room, see below
-    "numba": (COMBINATORIAL,),
+    "numba": ("bigrad/kernel.py",),
     "ortools": (COMBINATORIAL,),
-    "numpy": (COMBINATORIAL, RLHF, CONVEX_PROGRAM),
+    "numpy": (COMBINATORIAL, RLHF, CONVEX_PROGRAM, "bigrad/kernel.py", *SOLVER_KERNELS),
     "scipy": (COMBINATORIAL, RLHF),
 }
 DERIVATIVES = (

@@ -17,7 +17,7 @@ PURPOSES = {
     "cli": "the commands that train, with progress bars and tables",
     "rl": "learning from preferences on gymnasium environments",
     "plot": "the curves of a run as a picture",
-    "combinatorial": "fast oracles: integer programs, assignments, paths",
+    "combinatorial": "fast oracles: integer programs, assignments, paths; fast quadratic programs",
     "tour": "tours through more than twelve nodes",
     "convex": "layers from cvxpy problems",
     "atari": "Atari environments",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .compiled import runs_compiled
+from ..compiled import runs_compiled
 from .graph import Arcs
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..compiled import runs_compiled
 from ..errors import Infeasible, InputError
-from .compiled import runs_compiled
 from .graph import Arcs, read_edges
 from .graph_circles import circle_paths
 from .graph_levels import Levels

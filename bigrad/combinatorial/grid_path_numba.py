@@ -6,7 +6,7 @@ from heapq import heappop, heappush
 
 import numpy as np
 
-from .kernel import LANES, Array, kernel
+from ..kernel import LANES, Array, kernel
 
 MOST_SWEEPS = 32  # a maze takes one for each turn of its ways: there a heap is sooner done
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .kernel import LANES, Array, kernel
+from ..kernel import LANES, Array, kernel
 
 
 @kernel

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..compiled import runs_compiled
 from ..errors import Infeasible, InputError, UnsupportedError
-from .compiled import runs_compiled
 from .oracle import Oracle
 
 MOST_CELLS = 2**28  # of the table of decisions, one byte each

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..compiled import runs_compiled
 from ..errors import InputError
-from .compiled import runs_compiled
 from .graph_path import GraphShortestPath
 from .grid_path import grid_paths, too_large
 from .oracle import Oracle

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..compiled import runs_compiled
 from ..errors import Infeasible
-from .compiled import runs_compiled
 from .graph import reached, read_edges
 from .oracle import Oracle
 

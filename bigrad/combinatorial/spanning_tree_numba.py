@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .kernel import Array, kernel
+from ..kernel import Array, kernel
 
 
 @kernel

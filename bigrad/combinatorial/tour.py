@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..compiled import runs_compiled
 from ..errors import InputError
-from .compiled import runs_compiled
 from .held_karp import held_karp
 from .oracle import Oracle
 

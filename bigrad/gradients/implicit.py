@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from inspect import signature
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch.overrides import wrap_torch_function
 
 from .. import calculus
 from ..certificate import Certificate
-from ..equation import Adjoint, Problem
+from ..equation import Adjoint, Problem, Pullback
 from ..errors import InputError, UnsupportedError
 from ..linear import CG, GMRES, MINRES, Direct, Kept, LinearSolver, Operator
 from .detached import side_by_side
@@ -133,7 +134,7 @@ class _Root(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.task = inputs[0]
+        ctx.task, ctx.pullback, ctx.retained = inputs[0], None, False
         # The saved output carries its own graph: differentiating backward again is right without solving again.
         ctx.save_for_backward(output, *inputs[2:])
         ctx.save_for_forward(output, *inputs[2:])
@@ -144,10 +145,7 @@ class _Root(torch.autograd.Function):
         task: _Task = ctx.task
         with calculus.precise(y.device):
             u = _Root.apply(task.linearised(transposed=True), torch.zeros_like(y), cotangent, y, *inputs)
-            _, pullback = calculus.vjp(lambda *free: task.problem.residual(y, *free), *inputs)
-            grads = pullback(-u)
-        needed = ctx.needs_input_grad[2:]
-        return None, None, *(grad if need else None for grad, need in zip(grads, needed, strict=True))
+            return None, None, *_pullback(ctx, y, inputs)(-u)
 
     @staticmethod
     def jvp(ctx: Any, _task: None, _start: Tensor | None, *tangents: Tensor | None) -> Tensor:
@@ -172,6 +170,23 @@ class _Root(torch.autograd.Function):
         problem, moved = side_by_side(task.problem, inputs, in_dims[2:], info.batch_size)
         batch = replace(task, problem=problem)
         return _Root.apply(batch, calculus.lead(start, in_dims[1], info.batch_size), *moved), 0
+
+
+def _pullback(ctx: Any, y: Tensor, inputs: list[Tensor]) -> Pullback:
+    """From the adjoint vector to the gradients; kept from the second pass on, as then the caller retains the graph."""
+    problem, needed = ctx.task.problem, ctx.needs_input_grad[2:]
+    if torch.is_grad_enabled() or calculus.transforming():
+        return cast(Pullback, problem.pullback(y, inputs, needed))
+    if ctx.pullback is not None:
+        return cast(Pullback, ctx.pullback)
+    pullback: Pullback = problem.pullback(y.detach(), inputs, needed)  # y itself would hold ctx, and ctx this
+    if ctx.retained:
+        ctx.pullback = pullback
+    ctx.retained = True
+    return pullback
+
+
+_Root.forward.__signature__ = signature(_Root.forward)  # type: ignore[attr-defined]  # torch asks at every call
 
 
 @wrap_torch_function(lambda task, start, *inputs: inputs)

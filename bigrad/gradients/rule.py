@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from ..certificate import Certificate, OnFailure
@@ -89,7 +90,7 @@ class Record:
         """The place for factors of the problem linearised at ``y`` ``(*more, *batch, n)``."""
         if self.at is None or self.at.ndim > y.ndim or self.at.shape != y.shape[y.ndim - self.at.ndim :]:
             self.at, self.kept = y, Kept()
-        elif not bool((self.at == y).all()):
+        elif not (torch.equal(self.at, y) if self.at.shape == y.shape else bool((self.at == y).all())):
             return Kept()
         return self.kept
 

@@ -94,6 +94,6 @@ def scaled(b: Tensor) -> tuple[Tensor, Tensor]:
     """``b`` with a largest entry of one, whose square neither underflows nor overflows, and what it was divided by."""
     if b.shape[-1] == 0:
         return b, b.new_ones(b.shape[:-1])
-    unit = b.abs().amax(-1)
-    unit = torch.where((unit > 0) & unit.isfinite(), unit, 1.0)
+    unit = torch.linalg.vector_norm(b, torch.inf, -1)
+    unit = torch.where((unit > 0) & (unit < torch.inf), unit, 1.0)
     return b / unit.unsqueeze(-1), unit

@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import calculus
 from ..linear import Direct, Kept, Operator
 from .interior_point import InteriorPoint
-from .kkt import QuadraticKKT
+from .kkt import QuadraticKKT, bilinear, masked
 
 
 def compiled_program(inputs: tuple[Tensor, ...], solver: InteriorPoint, on_failure: str) -> Tensor:
@@ -92,8 +92,10 @@ def _keep_solution(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _solution_backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
     s, Q, A, G, h = ctx.saved_tensors
     u = _adjoint(cotangent, s, Q, A, G, h, ctx.on_failure)
-    of_q, of_b, of_h = (part.sum_to_size(shape) for part, shape in zip(_parts(u, s, A, G, h), ctx.shapes, strict=True))
-    of_Q, of_A, of_G = _matrix_gradients(u, s, s, Q, A, G, h)
+    active = QuadraticKKT(s.ndim - 1).active(s, A, G, h)
+    parts = zip(masked(u, active, A), ctx.shapes, strict=True)
+    of_q, of_b, of_h = (part.sum_to_size(shape) for part, shape in parts)
+    of_Q, of_A, of_G = bilinear(-u, s, active, (Q, A, G))
     return of_Q, -of_q, of_A, of_b, of_G, of_h, None, None, None, None
 
 
@@ -105,34 +107,9 @@ def _keep_adjoint(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _adjoint_backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
     u, s, Q, A, G, h = ctx.saved_tensors
     v = _adjoint(cotangent, s, Q, A, G, h, ctx.on_failure)
-    of_Q, of_A, of_G = _matrix_gradients(u, v, s, Q, A, G, h)
-    return v, None, of_Q, of_A, of_G, None, None
-
-
-def _parts(u: Tensor, s: Tensor, A: Tensor, G: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The parts of ``u`` for ``y``, the equations and the active inequalities at ``s``."""
-    n, p = A.shape[-1], A.shape[-2]
     active = QuadraticKKT(s.ndim - 1).active(s, A, G, h)
-    return u[..., :n], u[..., n : n + p], torch.where(active, u[..., n + p :], 0.0)
-
-
-def _matrix_gradients(
-    u: Tensor, v: Tensor, s: Tensor, Q: Tensor, A: Tensor, G: Tensor, h: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The derivatives of ``-u' K v`` in ``Q``, ``A`` and ``G``, with the active set of ``s``."""
-    u_y, u_nu, u_lam = _parts(u, s, A, G, h)
-    v_y, v_nu, v_lam = _parts(v, s, A, G, h)
-    half = _outer(u_y, v_y, Q)
-    return (
-        -0.5 * (half + half.mT),
-        -_outer(u_nu, v_y, A) - _outer(v_nu, u_y, A),
-        -_outer(u_lam, v_y, G) - _outer(v_lam, u_y, G),
-    )
-
-
-def _outer(left: Tensor, right: Tensor, like: Tensor) -> Tensor:
-    """``left right'``, summed over the batch dimensions that ``like`` does not have."""
-    return (left.unsqueeze(-1) * right.unsqueeze(-2)).sum_to_size(like.shape)
+    of_Q, of_A, of_G = bilinear(-u, v, active, (Q, A, G))
+    return v, None, of_Q, of_A, of_G, None, None
 
 
 _solution.register_autograd(_solution_backward, setup_context=_keep_solution)

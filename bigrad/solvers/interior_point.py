@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from ..certificate import Certificate, Status
+from ..compiled import runs_compiled
 from ..equation import Problem
 from ..errors import InputError
 from .active_set import ActiveSystem, Curvature, Guess, KKTFactor, Search
 from .central_path import Iterate
+from .exchange import exchanged
 from .findings import Findings, sizes_of
 from .kkt import QuadraticKKT
 from .scaled_program import Program, Scaling, equilibrate, largest, times
@@ -37,6 +39,10 @@ class InteriorPoint(Solver):
         rtol, atol: the KKT residual to reach, ``atol + rtol * |(q, b, h)|``; ``None`` is 1e-10 in float64 and 1e-5 in
             float32.
         max_steps: most interior point steps; the search in the dual tries half as many active sets before.
+        compiled: whether numba's code, where constraints are exchanged one by one and counted as ``steps``, solves what
+            it can: batches of programs with a definite ``Q``, up to 256 variables and constraints, and nothing weakly
+            active; ``None``: where numba is installed, the data is in main memory, and the machine code can be kept on
+            disk, as to compile it takes some ten seconds.
 
     Source: On the implementation of a primal-dual interior point method (Mehrotra, 1992).
     """
@@ -44,6 +50,7 @@ class InteriorPoint(Solver):
     rtol: float | None = None
     atol: float | None = None
     max_steps: int = 50
+    compiled: bool | None = None
 
     def __post_init__(self) -> None:
         check_stopping("InteriorPoint", self.rtol, self.atol, self.max_steps)
@@ -54,6 +61,10 @@ class InteriorPoint(Solver):
             raise InputError(
                 f"InteriorPoint solves quadratic programs, found {type(problem).__name__}: give it to QuadraticProgram"
             )
+        if runs_compiled(self.compiled, start):
+            solved = exchanged(start, inputs, self.rtol, self.atol, self.max_steps // 2, self.compiled is True)
+            if solved is not None:
+                return solved
         program = problem.program(start, *inputs)
         found = Findings.nothing_yet(program)
         while True:

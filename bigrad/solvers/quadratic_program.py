@@ -52,7 +52,7 @@ def solve_quadratic_program(
     batch = torch.broadcast_shapes(*(x.shape[: x.ndim - events] for x, events in zip(inputs, _EVENTS, strict=True)))
     record = Record(on_failure)
     start = inputs[1].new_zeros((*batch, n + inputs[3].shape[-1] + inputs[5].shape[-1]))
-    point = rule.attach(QuadraticKKT(len(batch)), solver.solve, start, inputs, record)
+    point = rule.attach(QuadraticKKT(len(batch), solver.compiled), solver.solve, start, inputs, record)
     return point[..., :n], None if calculus.transforming() else record.certificate
 
 

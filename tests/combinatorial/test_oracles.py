@@ -173,7 +173,7 @@ def test_torch_takes_over_where_nothing_is_installed(name: str, monkeypatch: pyt
     cost = draw(3, *event, kind="positive")
     truth = make(True)(cost)
     assert torch.equal(make(None)(cost), truth)
-    monkeypatch.setattr("bigrad.combinatorial.compiled.installed", lambda package: False)
+    monkeypatch.setattr("bigrad.compiled.installed", lambda package: False)
     assert torch.equal(make(None)(cost), truth)
     assert torch.equal(make(False)(cost), truth)
     with pytest.raises(MissingPackage, match=r'compiled=True .*: pip install "bigrad\[combinatorial\]"'):

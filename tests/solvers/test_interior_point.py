@@ -18,6 +18,17 @@ D = torch.float64
 Data = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
+@pytest.fixture(autouse=True, params=["numba", "torch"])
+def code(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which code solves; numba's hands over to torch's whatever is degenerate."""
+    if request.param == "torch":
+        monkeypatch.setattr("bigrad.compiled.installed", lambda package: False)
+    return str(request.param)
+
+
+by_torch = pytest.mark.parametrize("code", ["torch"], indirect=True)
+
+
 def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=D)
 
@@ -69,13 +80,13 @@ def multipliers(y: Tensor, data: Data) -> tuple[float, float, float]:
     ],
     ids=["more constraints", "larger", "many constraints", "singular", "linear"],
 )
-def test_the_conditions_of_optimality_hold_to_rounding_error(data: Data) -> None:
+def test_the_conditions_of_optimality_hold_to_rounding_error(data: Data, code: str) -> None:
     y, certificate = solve(*data)
     assert not certificate.failed.any()
     assert float(certificate.stationarity.max()) < 1e-12
     assert certificate.feasibility is not None
     assert float(certificate.feasibility.max()) < 1e-12
-    assert int(certificate.steps.max()) < 30
+    assert int(certificate.steps.max()) < (30 if code == "torch" else data[3].shape[-1] + data[5].shape[-1])
     for place in range(len(y)):
         violation, least, unexplained = multipliers(y[place], tuple(x[place] for x in data))  # type: ignore[arg-type]
         assert violation < 1e-12
@@ -244,6 +255,7 @@ def never(*_: object) -> None:
     raise AssertionError("the central path was entered")
 
 
+@by_torch
 @pytest.mark.parametrize("shape", [(20, 20, 5), (50, 50, 10), (30, 10, 0), (10, 0, 4)])
 def test_a_program_with_few_constraints_needs_no_interior_point(
     shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
@@ -255,6 +267,7 @@ def test_a_program_with_few_constraints_needs_no_interior_point(
     assert int(certificate.steps.max()) <= 16
 
 
+@by_torch
 def test_a_program_with_more_constraints_is_solved_on_the_path_of_the_dual(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["bigrad.solvers.central_path"].Iterate, "first", never)
     _, certificate = solve(*program(64, 12, 20, 2))

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from torch import Tensor
 
-from ..errors import MissingPackage, UnsupportedError
+from .errors import MissingPackage, UnsupportedError
 
 
 @cache
