@@ -80,10 +80,16 @@ class Transitions:
         later = features.expected(self.following, agent) * self.goes_on
         return later + self.now * (1 - self.goes_on) if self.absorbs else later
 
-    def value(self, later: Tensor, cost: Tensor, discount: float, ridge: float) -> Tensor:
-        r"""The weights ``(d,)`` of the value of costs ``(N,)``: least-squares temporal differences."""
+    def value(self, ahead: Tensor, cost: Tensor, ridge: float) -> Tensor:
+        """The weights ``(d,)`` of the value of costs: least-squares temporal differences.
+
+        Args:
+            ahead: discounted features of where the costs stop ``(N, d)``.
+            cost: until then ``(N,)``.
+            ridge: relative to the mean of the matrix's diagonal.
+        """
         now, count = self.now.double(), len(self.now)
-        matrix = now.T @ (now - discount * later.double()) / count
+        matrix = now.T @ (now - ahead.double()) / count
         matrix.diagonal().add_(ridge * matrix.diagonal().mean().abs())
         weights: Tensor = torch.linalg.solve(matrix, now.T @ cost.double() / count)
         return weights.to(self.now.dtype)

@@ -28,12 +28,13 @@ def critics_term(
 
     Both factors are linear in features: with :math:`\delta = \varphi(s, a) - E_\pi \varphi(s, \cdot)` it is
     :math:`\tau^{-1} v^\top C \, \nabla w`, where :math:`C = \sum_s E_a[\delta \delta^\top]` runs over the policy's own
-    states and fresh actions, :math:`w` is the least-squares critic of the rewards, and :math:`v` that of the losses of
-    the segments that end with each step of the last episodes, whoever drew them. No action that happened to be taken is
-    multiplied with what happened to follow, and that product is most of the variance of :func:`response_term`.
+    states and fresh actions, :math:`w` is the least-squares critic of the rewards, and :math:`v` that of the losses:
+    of the segments that an action is in along the path, and of those after them by the critic itself. No action that
+    happened to be taken is multiplied with what happened to follow, and that product is most of the variance of
+    :func:`response_term`.
 
-    Bias: a segment's loss depends on steps before the one it is booked on; losses to come are discounted like rewards;
-    and what is not linear in the features is lost.
+    Bias: the paths are those of the last episodes, older policies' among them; losses to come are discounted like
+    rewards; and what is not linear in the features is lost.
 
     There is one term for each half of the episodes, the states' and the critics'; their mean is the estimate.
 
@@ -48,13 +49,13 @@ def critics_term(
     halves = min(2, len(own.episodes))
 
     def term(half: int) -> Term:
-        places = np.concatenate(shown.episodes[half::halves])
-        # What an action answers for, less what the next one does, is booked on its own step.
-        weights = shown.weights[half::halves]
-        booked = torch.cat([weight - torch.cat([weight[1:], 0 * weight[:1]]) for weight in weights])
-        drawn = Transitions.at(buffer, features, places)
-        later = drawn.later(features)
-        value = drawn.value(later, booked, agent.gamma, settings.ridge)
+        played, weights = shown.episodes[half::halves], shown.weights[half::halves]
+        drawn = Transitions.at(buffer, features, np.concatenate(played))
+        paths = [ahead(weight, settings.segment, agent.gamma) for weight in weights]
+        ends = np.concatenate([episode[reach] for episode, (_, reach, _) in zip(played, paths, strict=True)])
+        costs, powers = (torch.cat([path[part] for path in paths]) for part in (0, 2))
+        following = Transitions.at(buffer, features, ends).later(features)
+        value = drawn.value(powers[:, None] * following, costs, settings.ridge)
         states = own.episodes[half::halves]
         observation, action = buffer.steps(np.concatenate(states))
         expected = features.expected(observation)
@@ -64,9 +65,29 @@ def critics_term(
             return change * (change @ value).unsqueeze(-1)
 
         wanted = agent.mean(product, observation, settings.draws).sum(0) / len(states)
-        critic = drawn.critic(later, wanted[None, None], agent.gamma, settings.ridge, settings.horizon)
+        critic = drawn.critic(drawn.later(features), wanted[None, None], agent.gamma, settings.ridge, settings.horizon)
         layer = SoftResponse(reward, temperature=agent.temperature, discount=agent.gamma, estimator=critic)
         place = Segments(observation[:1, None], action[:1, None], observation.new_zeros(1, 1))
         return lambda: layer(place).sum()
 
     return [term(half) for half in range(halves)], own.expected
+
+
+def ahead(weight: Tensor, segment: int, discount: float) -> tuple[Tensor, np.ndarray, Tensor]:
+    """Of each step of an episode: the discounted losses of the next ``segment`` steps, the last of these, its power.
+
+    An action answers in all these steps for a segment that it is in, in a way that the state afterwards does not tell.
+
+    Args:
+        weight: what each action answers for ``(T,)``; less what the next one does, it is its own step's.
+        segment: steps of a segment.
+        discount: a step.
+    """
+    steps = len(weight)
+    booked = weight - torch.cat([weight[1:], 0 * weight[:1]])
+    costs = torch.zeros_like(booked)
+    for k in range(min(segment, steps)):
+        costs[: steps - k] += discount**k * booked[k:]
+    reach = np.minimum(np.arange(steps) + segment - 1, steps - 1)
+    powers = discount ** torch.as_tensor(reach - np.arange(steps) + 1).to(weight)
+    return costs, reach, powers
