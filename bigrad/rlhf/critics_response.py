@@ -53,7 +53,7 @@ def critics_term(
         drawn = Transitions.at(buffer, features, np.concatenate(played))
         paths = [ahead(weight, settings.segment, agent.gamma) for weight in weights]
         ends = np.concatenate([episode[reach] for episode, (_, reach, _) in zip(played, paths, strict=True)])
-        costs, powers = (torch.cat([path[part] for path in paths]) for part in (0, 2))
+        costs, powers = torch.cat([cost for cost, _, _ in paths]), torch.cat([power for _, _, power in paths])
         following = Transitions.at(buffer, features, ends).later(features)
         value = drawn.value(powers[:, None] * following, costs, settings.ridge)
         states = own.episodes[half::halves]
