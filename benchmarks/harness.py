@@ -20,7 +20,7 @@ from statistics import median, quantiles
 from typing import Any
 
 import torch
-from peers import versions
+from peers import current, versions
 from record import write_record
 
 HERE = Path(__file__).resolve().parent
@@ -195,14 +195,13 @@ def options(doc: str | None, name: str) -> argparse.Namespace:
     """The options that all scripts share."""
     parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs")
+    parser.add_argument("--full", action="store_true", help="also what takes long")
     parser.add_argument("--only", nargs="*", default=[], help="tables to run")
     parser.add_argument("--out", type=Path, default=HERE / "results" / f"{name}.json")
     return parser.parse_args()
 
 
-def report(
-    chosen: argparse.Namespace, tables: dict[str, Callable[[bool], list[Row]]], environment: str = "torch"
-) -> None:
+def report(chosen: argparse.Namespace, tables: dict[str, Callable[[bool], list[Row]]]) -> None:
     """Run the tables that were asked for, print them and write the record of a full run."""
     one_thread()
     started = time.perf_counter()
@@ -211,8 +210,9 @@ def report(
         if not chosen.only or title in chosen.only:
             found[title] = run(chosen.quick)
             show(title, found[title])
-    print(f"\n{time.perf_counter() - started:.0f} s")
+    seconds = round(time.perf_counter() - started)
+    print(f"\n{seconds} s")
     if not chosen.quick and not chosen.only:
         for row in itertools.chain(*found.values()):
             row.update({key: rounded(value) for key, value in row.items()})
-        write_record(chosen.out, {"tables": found, "peers": versions(environment)})
+        write_record(chosen.out, {"tables": found, "peers": versions(current()), "seconds": seconds})

@@ -177,4 +177,4 @@ def training(quick: bool) -> list[Row]:
 
 
 if __name__ == "__main__":
-    report(options(__doc__, "predict_then_optimize"), {"regret": regret, "training": training}, "pyepo")
+    report(options(__doc__, "predict_then_optimize"), {"regret": regret, "training": training})

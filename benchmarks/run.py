@@ -1,0 +1,140 @@
+"""Make every table, or those that are named: ``python benchmarks/run.py [TABLE ...] [--full]``.
+
+The environments of the peers that a table needs are made first. Each table is a script in a process group of its own
+with three times its minutes; one that fails or takes longer is named at the end, and the rest goes on. Then the page
+``RESULTS.md``, its plots and the README's table are made from the records. ``--full`` adds what takes hours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from peers import interpreter, prepare
+
+HERE = Path(__file__).resolve().parent
+PATIENCE = 3.0  # times a table's minutes
+
+
+@dataclass(frozen=True)
+class Table:
+    """A script and what it needs.
+
+    Attributes:
+        script: its name in this folder; its record has the same name.
+        minutes: what it takes on two cores.
+        environment: whose interpreter runs it; this one's where empty.
+        beside: further environments that it starts processes in.
+        arguments: of a run that is not full.
+        full: of a full run; ``None`` where there is no difference.
+        full_minutes: what a full run takes.
+    """
+
+    script: str
+    minutes: float
+    environment: str = ""
+    beside: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+    full: tuple[str, ...] | None = None
+    full_minutes: float = 0.0
+
+    @property
+    def environments(self) -> tuple[str, ...]:
+        """All that have to be there."""
+        return tuple(filter(None, (self.environment, *self.beside)))
+
+    def command(self, full: bool) -> list[str]:
+        """What runs it."""
+        python = str(interpreter(self.environment)) if self.environment else sys.executable
+        chosen = self.full if full and self.full is not None else self.arguments
+        return [python, "-W", "ignore", f"{HERE.name}/{self.script}.py", *chosen]
+
+    def limit(self, full: bool) -> float:
+        """Seconds after which it is stopped."""
+        return 60 * PATIENCE * (self.full_minutes if full and self.full is not None else self.minutes)
+
+
+def short(name: str, *arguments: str) -> tuple[str, ...]:
+    """The arguments of a run that leaves the record of the full one alone."""
+    return (*arguments, "--out", f"{HERE.name}/results/{name}_short.json")
+
+
+TABLES: dict[str, Table] = {
+    "import": Table("import_time", 1.0),
+    "implicit": Table("implicit_gradients", 4.0, "torch", ("jax",)),
+    "memory": Table("unrolled_memory", 1.0, "torch"),
+    "qp": Table("quadratic_programs", 3.5, "torch"),
+    "transforms": Table("transforms", 2.0, "torch"),
+    "fixed_points": Table("fixed_points", 1.5, "torch", ("jax",)),
+    "combinatorial": Table("combinatorial_oracles", 3.0),
+    "interdiction": Table("interdiction", 2.0),
+    "predict": Table("predict_then_optimize", 4.0, "pyepo"),
+    "soft_bellman": Table("soft_bellman", 2.0, arguments=short("soft_bellman"), full=("--full",), full_minutes=20.0),
+    "response": Table(
+        "response_forms", 2.0, arguments=short("response_forms", "--repeats", "10"), full=(), full_minutes=40.0
+    ),
+    "bias": Table(
+        "response_bias", 1.0, arguments=short("response_bias", "--segments", "2000"), full=(), full_minutes=40.0
+    ),
+    "rlhf_step": Table("rlhf_step", 2.0, beside=("imitation",), full=("--full",), full_minutes=60.0),
+    "scaling": Table("scaling", 2.0),
+    "stochastic": Table("stochastic_bilevel", 2.0),
+}
+
+
+def run(command: Sequence[str], limit: float) -> str:
+    """Run a script to its end, with its output where ours goes; how it failed, or nothing."""
+    process = subprocess.Popen(command, cwd=HERE.parent, start_new_session=True)
+    try:
+        status = process.wait(limit)
+    except subprocess.TimeoutExpired:
+        return f"stopped after {limit:.0f} s"
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    return f"ended with exit status {status}" if status else ""
+
+
+def make(tables: Mapping[str, Table], full: bool) -> list[str]:
+    """Make environments and tables; what went wrong, a line each."""
+    environments = dict.fromkeys(name for table in tables.values() for name in table.environments)
+    wrong = [
+        f"{environment}: {requirement} did not install"
+        for environment, missing in prepare(list(environments)).items()
+        for requirement in missing
+    ]
+    for name, table in tables.items():
+        print(f"\n== {name}", flush=True)
+        started = time.perf_counter()
+        failure = run(table.command(full), table.limit(full))
+        print(f"== {name}: {failure or 'made'}, {time.perf_counter() - started:.0f} s", flush=True)
+        if failure:
+            wrong.append(f"{name}: {failure}")
+    return wrong
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"of {', '.join(TABLES)}; all if none is named")
+    parser.add_argument("--full", action="store_true", help="also what takes hours")
+    options = parser.parse_args()
+    if unknown := [name for name in options.tables if name not in TABLES]:
+        parser.error(f"no table is called {', '.join(unknown)}; there are {', '.join(TABLES)}")
+    started = time.perf_counter()
+    wrong = make({name: TABLES[name] for name in options.tables or TABLES}, options.full)
+    if failure := run([sys.executable, f"{HERE.name}/page.py"], 300.0):
+        wrong.append(f"RESULTS.md: {failure}")
+    print(f"\n{(time.perf_counter() - started) / 60:.1f} minutes", *wrong, sep="\n", flush=True)
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()
