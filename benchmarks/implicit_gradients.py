@@ -114,9 +114,7 @@ def adjoint_time(quick: bool) -> list[Row]:
     return rows
 
 
-def adjoint_rows(
-    problem: InnerProblem, design: Tensor, ask: Ask, repetitions: int
-) -> list[Row]:
+def adjoint_rows(problem: InnerProblem, design: Tensor, ask: Ask, repetitions: int) -> list[Row]:
     """The rows of one size."""
     truth = problem.gradient()
 

@@ -1,6 +1,6 @@
 """How much longer ``import bigrad`` takes than ``import torch``: fresh processes, one after the other, medians.
 
-    python benchmarks/import_time.py [--quick]
+python benchmarks/import_time.py [--quick]
 """
 
 from __future__ import annotations

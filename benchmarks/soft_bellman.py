@@ -193,7 +193,6 @@ def edges(quick: bool) -> list[Row]:
     return rows
 
 
-
 def main(arguments: list[str]) -> Any:
     """A child measures one sparse process; else all tables."""
     warnings.filterwarnings("ignore", message="Sparse CSR tensor support")

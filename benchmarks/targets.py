@@ -25,6 +25,7 @@ JUDGED = {
     "stochastic_bilevel": "stochastic bilevel methods on the problems of benchmark_bilevel",
 }
 
+
 def tables_of(record: dict[str, Any]) -> dict[str, list[Row]]:
     """The tables of a record; rows that stand alone are one."""
     return {**({"rows": record["rows"]} if "rows" in record else {}), **record.get("tables", {})}
@@ -139,7 +140,9 @@ def fixed_points(tables: dict[str, list[Row]]) -> Iterator[Row]:
     rows = [found for found in tables.get("equilibria", []) if found.get("verdict") == "pass"]
     for problems in dict.fromkeys(found["problems"] for found in rows):
         best = {
-            package: min((r["ms"] for r in rows if r["problems"] == problems and r["way"].startswith(package)), default=None)
+            package: min(
+                (r["ms"] for r in rows if r["problems"] == problems and r["way"].startswith(package)), default=None
+            )
             for package in ("bigrad", "torchdeq", "jaxopt", "optimistix")
         }
         for peer in ("torchdeq", "jaxopt", "optimistix"):
@@ -148,7 +151,12 @@ def fixed_points(tables: dict[str, list[Row]]) -> Iterator[Row]:
 
 def imports(tables: dict[str, list[Row]]) -> Iterator[Row]:
     """The time of the import."""
-    yield row("import bigrad over import torch", pick(tables.get("imports", []), "ratio", package="bigrad over torch"), 1.15, "x")
+    yield row(
+        "import bigrad over import torch",
+        pick(tables.get("imports", []), "ratio", package="bigrad over torch"),
+        1.15,
+        "x",
+    )
 
 
 def judged(name: str, work: str) -> Iterator[Row]:

@@ -101,9 +101,7 @@ def test_a_table_that_fails_is_named_and_the_rest_is_made(
     assert "== works: made" in capfd.readouterr().out
 
 
-def test_a_peer_that_does_not_install_is_named(
-    tables: dict[str, run.Table], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_peer_that_does_not_install_is_named(tables: dict[str, run.Table], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "prepare", lambda names: {name: ["higher==0.2.1"] for name in names})
     needs = {"works": run.Table("works", 1.0, beside=("torch",))}
     assert run.make(needs, full=False) == ["torch: higher==0.2.1 did not install"]

@@ -20,7 +20,13 @@ class Solver(BaseSolver):
 
     name = "bigrad-SABA"
     sampling_strategy = "callback"
-    parameters = {"step_size": [0.1], "outer_ratio": [1.0], "batch_size": [64], "eval_freq": [128], "random_state": [1]}  # benchopt's way
+    parameters = {
+        "step_size": [0.1],
+        "outer_ratio": [1.0],
+        "batch_size": [64],
+        "eval_freq": [128],
+        "random_state": [1],
+    }  # benchopt's way
 
     def set_objective(
         self,
