@@ -23,7 +23,7 @@ from imitation.data.types import TrajectoryWithRew  # noqa: E402
 from imitation.rewards.reward_nets import BasicRewardNet  # noqa: E402
 
 OUTPUT = sys.stdout
-sys.stdout = sys.stderr = Path(os.devnull).open("w")  # its logs and bars
+sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # its logs and bars, as long as this runs
 torch.set_num_threads(1)
 LR = 3e-3
 

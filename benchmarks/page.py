@@ -18,6 +18,10 @@ from targets import all_rows, tables_of
 HERE = Path(__file__).resolve().parent
 RESULTS, PAGE, README = HERE / "results", HERE / "RESULTS.md", HERE.parent / "README.md"
 BEGIN, END = "<!-- claims table -->\n", "<!-- end -->"
+NOTE = (
+    "Made by `make bench` from the records in `results/`; do not edit. Times are medians of interleaved runs on one "
+    "thread, each beside the error of what it bought. A row says whether it passes or falls short of its target."
+)
 SECTIONS = {  # record: title
     "implicit_gradients": "Gradients through argmins",
     "unrolled_memory": "Memory of a long inner training",
@@ -105,8 +109,7 @@ def results_page(records: dict[str, dict[str, Any]], rows: Sequence[Row]) -> str
     missing = [f"`{name}`" for name in SECTIONS if name not in records and not name.endswith("_short")]
     parts = [
         "# Results",
-        "Made by `make bench` from the records in `results/`; do not edit. Times are medians of interleaved runs on one "
-        "thread; every time stands beside the error of what it bought. A row says pass or falls short of its target.",
+        NOTE,
         "## Claims",
         claims(rows),
         *([f"Not measured here: {', '.join(missing)}."] if missing else []),

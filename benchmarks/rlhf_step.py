@@ -4,9 +4,9 @@
 
 The upper step is the loss of 64 pairs of 50 steps under three networks of 32 and 32 units, backward, and AdamW;
 imitation runs its own classes in an environment of its own on the same pairs from the same weights, and the losses are
-compared. A run is a process of its own with equal steps, networks, batches and learning rates, one after the other in
-turn; it counts the processor's seconds of its one thread, which other work on the machine does not lengthen. A short run
-has a fifth of the default's steps, labels and rounds; ``--full`` takes all of them.
+compared. A run is a process of its own with equal steps, networks, batches and learning rates, one kind after the
+other in turn; it counts the processor's seconds of its one thread, which other work on the machine does not lengthen.
+A short run has a fifth of the default's steps, labels and rounds; ``--full`` takes all of them.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def drawn(sizes: tuple[int, int], count: int) -> tuple[Pairs, Tensor]:
 
 def ours(reward: RewardEnsemble, pairs: Pairs, label: Tensor) -> Callable[[Any], float]:
     """The library's own step; the mean loss before it."""
-    optimizer = torch.optim.AdamW(reward.parameters(), lr=3e-3, weight_decay=1e-2)
-    return lambda _: upper_step(reward, optimizer, pairs, label, (), 1.0, 1.0).loss
+    optimizer = torch.optim.AdamW(reward.parameters(), lr=3e-3, weight_decay=1e-2, fused=True)
+    return lambda _: upper_step(reward, optimizer, pairs, label, (), 1.0).loss
 
 
 def upper(quick: bool) -> list[Row]:

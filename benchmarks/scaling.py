@@ -132,7 +132,7 @@ def states(quick: bool) -> list[Row]:
         matrix = torch.sparse_csr_tensor(kernel.crow, kernel.col, kernel.values, (count * ACTIONS, count))
         v, taken = torch.ones(count, dtype=torch.float64), []
 
-        def solve(_: Any, layer: SoftBellman = layer, free: Tensor = free) -> Tensor:
+        def solve(_: Any, layer: SoftBellman = layer, free: Tensor = free, weight: Tensor = weight) -> Tensor:
             return (layer(free).policy * weight).sum()
 
         def back(loss: Tensor, layer: SoftBellman = layer, free: Tensor = free, taken: list[int] = taken) -> None:

@@ -1,8 +1,8 @@
 """Methods for bilevel problems that are means over samples, as iterations that a caller may stop at any point.
 
-Each yields its upper and its lower variable and the oracle calls so far: one call is a gradient of one sample's loss, or one product
-of a vector with one sample's second derivatives. They know the problem by three functions of a batch alone, so that
-losses in torch and, through ``benchopt/``, in jax serve alike.
+Each yields its upper and its lower variable and the oracle calls so far: one call is a gradient of one sample's loss,
+or one product of a vector with one sample's second derivatives. They know the problem by functions of a batch alone,
+so that losses in torch and, through ``benchopt/``, in jax serve alike.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def single_loop(
 ) -> Iterator[Point]:
     r"""SOBA, or with ``reduced`` variance SABA: lower variable, adjoint and upper variable move at once.
 
-    .. math:: y \gets y - \rho\, G_y,\quad v \gets v - \rho\, (G_{yy} v + F_y),\quad x \gets x - \gamma\, (G_{xy} v + F_x)
+    .. math:: y \gets y - \rho\, G_y, \quad v \gets v - \rho\, (G_{yy} v + F_y), \quad
+        x \gets x - \gamma\, (G_{xy} v + F_x)
 
     Source: A framework for bilevel optimization that enables stochastic and global variance reduction algorithms
     (Dagréou, Ablin, Vaiter, Moreau, 2022).

@@ -56,13 +56,7 @@ class Problem:
             slope, direct = torch.autograd.grad(self.above(y, x, batch), (y, x), materialize_grads=True)
             return slope, direct
 
-        detached = tuple(part.detach() for part in self.init)
-        return Oracle(
-            lambda y, x, v, batch: inner(y.detach(), x.detach(), v, batch),
-            outer,
-            self.sizes,
-            (detached[0], detached[1]),
-        )
+        return Oracle(lambda y, x, v, batch: inner(y.detach(), x.detach(), v, batch), outer, self.sizes, self.init)
 
     def solve(self, x: Tensor, y: Tensor) -> Tensor:
         """The lower minimiser by damped Newton steps with dense algebra."""
@@ -197,7 +191,5 @@ def cleaning(seed: int = 0, corrupted: float = 0.5) -> Problem:
     def above(y: Tensor, x: Tensor, batch: slice) -> Tensor:
         return losses(y, X[half:][batch], target[half:][batch]).mean()
 
-    zero = torch.zeros(X.shape[1] * 10, dtype=D)
-    return Problem(
-        "digits, half wrong", below, above, (half, half), (zero, torch.zeros(half, dtype=D)), (10.0, 100.0, 1e3)
-    )
+    start = torch.zeros(X.shape[1] * 10, dtype=D), torch.zeros(half, dtype=D)
+    return Problem("digits, half wrong", below, above, (half, half), start, (10.0, 100.0, 1e3))

@@ -132,10 +132,8 @@ def test_an_upper_step_computes_no_more_often_for_more_pairs() -> None:
         reward = RewardEnsemble(3, 1, members, 8, torch.Generator().manual_seed(0))
         optimizer = torch.optim.AdamW(reward.parameters())
         drawn = Pairs(torch.ones(pairs, 2, 5, 3), torch.ones(pairs, 2, 5, 1), torch.ones(pairs, 2).numpy())
-        upper_step(reward, optimizer, drawn, torch.ones(pairs), (), 1.0, 1.0)
-        return sum(
-            operations(lambda: upper_step(reward, optimizer, drawn, torch.ones(pairs), (), 1.0, 1.0)).counts.values()
-        )
+        upper_step(reward, optimizer, drawn, torch.ones(pairs), (), 1.0)
+        return sum(operations(lambda: upper_step(reward, optimizer, drawn, torch.ones(pairs), (), 1.0)).counts.values())
 
     assert count(64, 3) == count(4, 3)
     assert count(4, 6) == count(4, 3)

@@ -1,9 +1,9 @@
-"""bigrad's ArgMin with its implicit gradient, as a solver of benchmark_bilevel; ``benchmarks/`` has to be on the path."""
+"""bigrad's ArgMin and its implicit gradient as a solver of benchmark_bilevel; ``benchmarks/`` has to be on the path."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from benchopt import BaseSolver
 from jax_oracle import Value, oracle
@@ -15,7 +15,7 @@ class Solver(BaseSolver):
 
     name = "bigrad-Implicit"
     sampling_strategy = "callback"
-    parameters = {"outer_step": [0.1], "rtol": [1e-5], "eval_freq": [1]}  # benchopt's way
+    parameters: ClassVar = {"outer_step": [0.1], "rtol": [1e-5], "eval_freq": [1]}
 
     def set_objective(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from benchopt import BaseSolver
@@ -20,13 +20,13 @@ class Solver(BaseSolver):
 
     name = "bigrad-SABA"
     sampling_strategy = "callback"
-    parameters = {
+    parameters: ClassVar = {
         "step_size": [0.1],
         "outer_ratio": [1.0],
         "batch_size": [64],
         "eval_freq": [128],
         "random_state": [1],
-    }  # benchopt's way
+    }
 
     def set_objective(
         self,
