@@ -173,10 +173,16 @@ def cell(value: Any) -> str:
     return str(value)
 
 
+def is_curve(value: Any) -> bool:
+    """A list too long for a cell."""
+    return isinstance(value, list) and len(value) > 5
+
+
 def show(title: str, rows: Sequence[Row]) -> None:
     """Print rows as a table; the columns are the keys of all rows."""
     print(f"\n{title}")
-    columns = sorted(dict.fromkeys(key for row in rows for key in row), key=("verdict", "failure").__contains__)
+    keys = dict.fromkeys(key for row in rows for key in row if not is_curve(row[key]))
+    columns = sorted(keys, key=("verdict", "failure").__contains__)
     lines = [columns, *([cell(row.get(column, "")) for column in columns] for row in rows)]
     widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
     for line in lines:

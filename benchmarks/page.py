@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import Row, cell
+from harness import Row, cell, is_curve
 from plots import PLOTS, draw
 from record import replace_text
 from targets import all_rows, tables_of
@@ -31,6 +31,7 @@ SECTIONS = {  # record: title
     "combinatorial_oracles": "Combinatorial oracles",
     "interdiction": "Interdiction",
     "predict_then_optimize": "Predict, then optimize",
+    "predict_then_optimize_short": "Predict, then optimize, short run",
     "soft_bellman": "Soft Bellman",
     "soft_bellman_short": "Soft Bellman, short run",
     "response_forms": "Response of a policy: forms",
@@ -51,11 +52,6 @@ def markdown(rows: Sequence[Row]) -> str:
     lines = [columns, ["---"] * len(columns)]
     lines += [[shown(row.get(column)) for column in columns] for row in rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def is_curve(value: Any) -> bool:
-    """A list too long for a cell."""
-    return isinstance(value, list) and len(value) > 5
 
 
 def shown(value: Any) -> str:
