@@ -39,6 +39,7 @@ SECTIONS = {  # record: title
     "response_bias": "Response of a policy: bias",
     "response_bias_short": "Response of a policy: bias, short run",
     "rlhf_step": "RLHF: upper step and whole runs",
+    "rlhf_step_short": "RLHF: upper step and shorter runs",
     "scaling": "Scaling",
     "stochastic_bilevel": "Stochastic bilevel methods",
     "import_time": "Import time",
@@ -102,13 +103,13 @@ def read(results: Path = RESULTS) -> dict[str, dict[str, Any]]:
 
 def results_page(records: dict[str, dict[str, Any]], rows: Sequence[Row]) -> str:
     """The whole page."""
-    missing = [f"`{name}`" for name in SECTIONS if name not in records and not name.endswith("_short")]
+    missing = [name for name in SECTIONS if not name.endswith("_short") and not {name, f"{name}_short"} & records.keys()]
     parts = [
         "# Results",
         NOTE,
         "## Claims",
         claims(rows),
-        *([f"Not measured here: {', '.join(missing)}."] if missing else []),
+        *([f"Not measured: {', '.join(missing)}."] if missing else []),
         *(section(name, record) for name, record in records.items()),
     ]
     return "\n\n".join(parts) + "\n"

@@ -160,8 +160,11 @@ def imports(tables: dict[str, list[Row]]) -> Iterator[Row]:
 
 
 def judged(name: str, work: str) -> Iterator[Row]:
-    """A record whose rows carry their own verdicts, as one row: how many of them fall short."""
-    verdicts = [found["verdict"] for rows in read(name).values() for found in rows if "verdict" in found]
+    """A record whose rows carry their own verdicts, as one row: how many of them fall short; a short run's at need."""
+    tables = read(name)
+    if not tables and (tables := read(f"{name}_short")):
+        work += ", short run"
+    verdicts = [found["verdict"] for rows in tables.values() for found in rows if "verdict" in found]
     short = float(sum(verdict != "pass" for verdict in verdicts)) if verdicts else None
     yield row(f"{work}: missed of {len(verdicts)} targets", short, 0.0, "targets")
 
