@@ -13,7 +13,7 @@ from statistics import median
 from harness import Row, options, report, verdict
 
 ROOT = Path(__file__).resolve().parent.parent
-REPEATS = 11
+REPEATS = 7
 LIMIT = 1.15  # of the time that `import torch` takes
 CLOCK = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
 

@@ -103,7 +103,9 @@ def read(results: Path = RESULTS) -> dict[str, dict[str, Any]]:
 
 def results_page(records: dict[str, dict[str, Any]], rows: Sequence[Row]) -> str:
     """The whole page."""
-    missing = [name for name in SECTIONS if not name.endswith("_short") and not {name, f"{name}_short"} & records.keys()]
+    missing = [
+        name for name in SECTIONS if not name.endswith("_short") and not {name, f"{name}_short"} & records.keys()
+    ]
     parts = [
         "# Results",
         NOTE,

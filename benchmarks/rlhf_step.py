@@ -135,7 +135,7 @@ def runs(quick: bool, full: bool) -> list[Row]:
     for env in ENVIRONMENTS[: 1 if quick else None]:
         given = json.dumps(settings(env, full, quick))
         found: dict[str, list[Row]] = {name: [] for name in ("plain SAC", *OVER_SAC)}
-        for _ in range(1 if quick else 3):
+        for _ in range(1 if quick else 3 if full else 2):
             for name, taken in found.items():
                 taken.append(child(__file__, "run", name, given, timeout=1800.0))
         base = [taken.get("processor") for taken in found["plain SAC"]]
