@@ -32,6 +32,7 @@ SECTIONS = {  # record: title
     "interdiction": "Interdiction",
     "predict_then_optimize": "Predict, then optimize",
     "predict_then_optimize_short": "Predict, then optimize, short run",
+    "fixed_step": "I-MLE with a fixed step",
     "soft_bellman": "Soft Bellman",
     "soft_bellman_short": "Soft Bellman, short run",
     "response_forms": "Response of a policy: forms",

@@ -30,7 +30,7 @@ class Table:
 
     Attributes:
         script: its name in this folder; its record has the same name.
-        minutes: what it takes on two cores.
+        minutes: what it takes on two cores; 0 where only a full run makes it, or one that names it.
         environment: whose interpreter runs it; this one's where empty.
         beside: further environments that it starts processes in.
         arguments: of a run that is not full.
@@ -59,7 +59,8 @@ class Table:
 
     def limit(self, full: bool) -> float:
         """Seconds after which it is stopped."""
-        return 60 * PATIENCE * (self.full_minutes if full and self.full is not None else self.minutes)
+        whole = self.full is not None and (full or not self.minutes)
+        return 60 * PATIENCE * (self.full_minutes if whole else self.minutes)
 
 
 def with_short(
@@ -86,6 +87,7 @@ TABLES: dict[str, Table] = {
     "combinatorial": Table("combinatorial_oracles", 1.5),
     "interdiction": Table("interdiction", 1.5),
     "predict": with_short("predict_then_optimize", 1.5, "pyepo", full=("--full",), full_minutes=5.0),
+    "fixed_step": Table("fixed_step", 0.0, full=(), full_minutes=5.0),
     "soft_bellman": with_short("soft_bellman", 2.5, full=("--full",), full_minutes=20.0),
     "response": with_short("response_forms", 1.5, arguments=("--repeats", "8"), full_minutes=40.0),
     "bias": with_short("response_bias", 1.5, arguments=("--segments", "1000"), full_minutes=40.0),
@@ -142,7 +144,10 @@ def main() -> None:
     if unknown := [name for name in options.tables if name not in TABLES]:
         parser.error(f"no table is called {', '.join(unknown)}; there are {', '.join(TABLES)}")
     started = time.perf_counter()
-    wrong = make({name: TABLES[name] for name in options.tables or TABLES}, options.full)
+    usual = [name for name, table in TABLES.items() if options.full or table.minutes]
+    wrong = make({name: TABLES[name] for name in options.tables or usual}, options.full)
+    if not options.tables and (left := [name for name in TABLES if name not in usual]):
+        print(f"\nleft to --full: {', '.join(left)}", flush=True)
     if failure := run([sys.executable, f"{HERE.name}/page.py"], 300.0):
         wrong.append(f"RESULTS.md: {failure}")
     print(f"\n{(time.perf_counter() - started) / 60:.1f} minutes", *wrong, sep="\n", flush=True)
