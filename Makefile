@@ -39,15 +39,8 @@ test: lint types ## every check: lint, types, house rules, tests, doctests, READ
 	$(BIN)/pytest -n 2 --dist worksteal --doctest-modules bigrad tests
 	$(BIN)/pytest tests/device
 
-bench: $(INSTALLED) ## measure, beside the peers in environments of their own, and write benchmarks/results
-	$(BIN)/python benchmarks/import_time.py
-	for table in response_forms response_bias; do $(BIN)/python benchmarks/$$table.py || exit 1; done
-	for table in combinatorial_oracles interdiction fixed_step soft_bellman; do $(BIN)/python benchmarks/$$table.py || exit 1; done
-	$(PYTHON) benchmarks/peers.py
-	for table in implicit_gradients unrolled_memory quadratic_programs transforms; do \
-	benchmarks/.peers/torch/bin/python -W ignore benchmarks/$$table.py || exit 1; done
-	benchmarks/.peers/pyepo/bin/python -W ignore benchmarks/predict_then_optimize.py
-	$(BIN)/python benchmarks/targets.py
+bench: $(INSTALLED) ## measure beside the peers: all tables, or TABLE=qp; FULL=1 adds what takes hours
+	$(BIN)/python benchmarks/run.py $(TABLE) $(if $(FULL),--full)
 
 reproduce: $(INSTALLED) ## run the demo's five seeds again into benchmarks/results/demo
 	mkdir -p benchmarks/results/demo

@@ -20,7 +20,7 @@ from statistics import median, quantiles
 from typing import Any
 
 import torch
-from peers import versions
+from peers import current, versions
 from record import write_record
 
 HERE = Path(__file__).resolve().parent
@@ -173,10 +173,16 @@ def cell(value: Any) -> str:
     return str(value)
 
 
+def is_curve(value: Any) -> bool:
+    """A list too long for a cell."""
+    return isinstance(value, list) and len(value) > 5
+
+
 def show(title: str, rows: Sequence[Row]) -> None:
     """Print rows as a table; the columns are the keys of all rows."""
     print(f"\n{title}")
-    columns = sorted(dict.fromkeys(key for row in rows for key in row), key=("verdict", "failure").__contains__)
+    keys = dict.fromkeys(key for row in rows for key in row if not is_curve(row[key]))
+    columns = sorted(keys, key=("verdict", "failure").__contains__)
     lines = [columns, *([cell(row.get(column, "")) for column in columns] for row in rows)]
     widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
     for line in lines:
@@ -195,14 +201,13 @@ def options(doc: str | None, name: str) -> argparse.Namespace:
     """The options that all scripts share."""
     parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs")
+    parser.add_argument("--full", action="store_true", help="also what takes long")
     parser.add_argument("--only", nargs="*", default=[], help="tables to run")
     parser.add_argument("--out", type=Path, default=HERE / "results" / f"{name}.json")
     return parser.parse_args()
 
 
-def report(
-    chosen: argparse.Namespace, tables: dict[str, Callable[[bool], list[Row]]], environment: str = "torch"
-) -> None:
+def report(chosen: argparse.Namespace, tables: dict[str, Callable[[bool], list[Row]]]) -> None:
     """Run the tables that were asked for, print them and write the record of a full run."""
     one_thread()
     started = time.perf_counter()
@@ -211,8 +216,9 @@ def report(
         if not chosen.only or title in chosen.only:
             found[title] = run(chosen.quick)
             show(title, found[title])
-    print(f"\n{time.perf_counter() - started:.0f} s")
+    seconds = round(time.perf_counter() - started)
+    print(f"\n{seconds} s")
     if not chosen.quick and not chosen.only:
         for row in itertools.chain(*found.values()):
             row.update({key: rounded(value) for key, value in row.items()})
-        write_record(chosen.out, {"tables": found, "peers": versions(environment)})
+        write_record(chosen.out, {"tables": found, "peers": versions(current()), "seconds": seconds})

@@ -9,23 +9,17 @@ Tables: accuracy, second_derivatives, adjoint_time, products, side_by_side, firs
 from __future__ import annotations
 
 import itertools
-import json
 import math
-import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from statistics import median
 from typing import Any
 
 import gradient_peers as ways
-import numpy as np
 import torch
 from counted import products_of, quadratic_problem, spd
-from harness import HERE, Case, Row, Seconds, child, describe, interleave, options, relative_error, report, verdict
-from peers import interpreter
+from harness import HERE, Case, Row, child, describe, interleave, options, relative_error, report, verdict
 from problems import FAMILIES, InnerProblem, build, random, ridge_problem
+from served import Ask, Remote, found_of, served
 from torch import Tensor
 
 EQUAL = 1e-6  # the relative error at which times are compared
@@ -109,61 +103,23 @@ def loosest(way: Callable[[float], ways.Phases], truth: Tensor, ladder: list[flo
     return best
 
 
-@contextmanager
-def jax_server(problem: InnerProblem, design: Tensor, targets: Tensor) -> Iterator[Callable[[str, float], Row]]:
-    """The peers in jax, in their own process, which measures itself."""
-    arrays = {name: getattr(problem, name).numpy() for name in ("solution", "theta", "weight")}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "arrays.npz"
-        np.savez(path, design=design.numpy(), targets=targets.numpy(), **arrays)
-        command = [interpreter("jax"), "-W", "ignore", HERE / "jax_peers.py", path]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
-            assert server.stdin is not None
-            assert server.stdout is not None
-
-            def ask(peer: str, rtol: float) -> Row:
-                server.stdin.write(json.dumps({"peer": peer, "rtol": rtol}) + "\n")
-                server.stdin.flush()
-                answer: Row = json.loads(server.stdout.readline())
-                if "failure" in answer:
-                    raise RuntimeError(answer["failure"])
-                return answer
-
-            yield ask
-            server.stdin.close()
-
-
-class Remote(Seconds):
-    """The seconds that another process measured, and its gradient."""
-
-    gradient: list[float]
-
-    @classmethod
-    def of(cls, answer: Row) -> Remote:
-        """Read an answer of the server."""
-        self = cls(answer["seconds"])
-        self.gradient = answer["gradient"]
-        return self
-
-
 def adjoint_time(quick: bool) -> list[Row]:
     """Milliseconds of one backward pass of ridge regression, as shipped and at one error for all."""
     rows: list[Row] = []
     for size in (20,) if quick else (50, 500):
         problem, design, targets = ridge_problem(size)
-        with jax_server(problem, design, targets) as ask:
+        arrays = {name: getattr(problem, name) for name in ("solution", "theta", "weight")}
+        with served("jax", "jax_peers.py", arrays | {"design": design, "targets": targets}) as ask:
             rows += adjoint_rows(problem, design, ask, 3 if quick else 11)
     return rows
 
 
-def adjoint_rows(
-    problem: InnerProblem, design: Tensor, ask: Callable[[str, float], Row], repetitions: int
-) -> list[Row]:
+def adjoint_rows(problem: InnerProblem, design: Tensor, ask: Ask, repetitions: int) -> list[Row]:
     """The rows of one size."""
     truth = problem.gradient()
 
     def remote(peer: str) -> Callable[[float], ways.Phases]:
-        return lambda rtol: {"prepare": lambda _: None, "backward": lambda _: Remote.of(ask(peer, rtol))}
+        return lambda rtol: {"prepare": lambda _: None, "backward": lambda _: Remote.of(ask(peer=peer, rtol=rtol))}
 
     tuned: dict[str, tuple[Callable[[float], ways.Phases], list[float]]] = {
         "bigrad cg": (lambda rtol: ways.bigrad_cg(problem, rtol), TOLERANCES),
@@ -201,7 +157,7 @@ def adjoint_rows(
             rows.append({"size": problem.theta.numel(), "way": case.name, "failure": case.failure})
             continue
         time, (low, high) = case.milliseconds("backward"), case.spread("backward")
-        error = relative_error(gradient_of(case.last), truth)
+        error = relative_error(found_of(case.last), truth)
         rows.append(
             {
                 "size": problem.theta.numel(),
@@ -230,14 +186,9 @@ def lazy(name: str, make: Callable[[], ways.Phases]) -> Case:
     return Case(name, {"prepare": prepare, "backward": lambda prepared: made[0]["backward"](prepared)})
 
 
-def gradient_of(result: Any) -> Any:
-    """The gradient that a backward pass of any kind has returned."""
-    return result.gradient if isinstance(result, Remote) else result
-
-
 def readable(phases: ways.Phases) -> ways.Phases:
     """The same with a gradient for a result."""
-    return phases | {"backward": lambda prepared: gradient_of(phases["backward"](prepared))}
+    return phases | {"backward": lambda prepared: found_of(phases["backward"](prepared))}
 
 
 def products(quick: bool) -> list[Row]:

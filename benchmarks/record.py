@@ -28,4 +28,11 @@ def write_record(path: Path, content: dict[str, Any]) -> None:
         "command": " ".join(["python", *sys.argv]),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content | origin, indent=2) + "\n")
+    replace_text(path, json.dumps(content | origin, indent=2) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file in one go: whoever reads it meanwhile finds the old text or the new one."""
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    fresh.write_text(text)
+    fresh.replace(path)

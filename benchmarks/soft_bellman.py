@@ -1,6 +1,8 @@
 """SoftBellman: batches against a loop of value iteration, a million states, and cold and patient agents.
 
-python benchmarks/soft_bellman.py [--quick]
+python benchmarks/soft_bellman.py [--quick | --full]
+
+The million takes a quarter of an hour and is left to ``--full``.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ import resource
 import sys
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def measure_sparse(states: int, reach: int) -> Row:
     reward = torch.randn(states, ACTIONS, generator=draw(2), dtype=D).requires_grad_()
     layer = SoftBellman(kernel, discount=0.99, temperature=TEMPERATURE)
     forward, backward = [], []
-    for _ in range(1 if states > 200_000 else 3):
+    for _ in range(1 if states > 20_000 else 3):
         start = time.perf_counter()
         policy = layer(reward).policy
         middle = time.perf_counter()
@@ -147,12 +148,12 @@ def measure_sparse(states: int, reach: int) -> Row:
     return row | {"peak GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
 
 
-def sparse(quick: bool) -> list[Row]:
+def sparse(quick: bool, full: bool) -> list[Row]:
     """One hyper-gradient of a sparse process, each in a process of its own."""
     rows: list[Row] = []
     for reach in (0, 100):
         first = None
-        for states in (1_000, 2_000) if quick else (10_000, 100_000, 1_000_000):
+        for states in (1_000, 2_000) if quick else (10_000, 100_000, *[1_000_000] * full):
             row = child(__file__, "sparse", states, reach, timeout=580.0)
             if "failure" not in row:
                 total = row["forward s"] + row["backward s"]
@@ -192,15 +193,14 @@ def edges(quick: bool) -> list[Row]:
     return rows
 
 
-TABLES: dict[str, Callable[[bool], list[Row]]] = {"batches": batches, "sparse": sparse, "edges": edges}
-
-
 def main(arguments: list[str]) -> Any:
     """A child measures one sparse process; else all tables."""
     warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
     if arguments[:1] == ["sparse"]:
         return print(json.dumps(measure_sparse(int(arguments[1]), int(arguments[2]))))
-    return report(options(__doc__, Path(__file__).stem), TABLES)
+    chosen = options(__doc__, Path(__file__).stem)
+    tables = {"batches": batches, "sparse": lambda quick: sparse(quick, chosen.full), "edges": edges}
+    return report(chosen, tables)
 
 
 if __name__ == "__main__":
