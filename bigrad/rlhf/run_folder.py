@@ -7,19 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
+import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from ..errors import BigradError, RunError
+from .agent import SoftAgent
 from .curves import draw_curves
 from .environment_state import read_environment, write_environment
+from .following import Following
 from .loop import Place
 from .people import People
 from .preferences import PreferenceStore
+from .replay import RelabelledReplayBuffer
 from .result import Result
 from .settings import Settings
 from .snapshot import load_tree, read_json, save_tree, write_json
+from .soft_actor_critic import SquashedGaussianAgent
 from .teacher import SyntheticTeacher, Teacher
 
 if TYPE_CHECKING:
@@ -29,6 +34,7 @@ FORMAT = "bigrad run 1"
 CONFIG, CHECKPOINT, LABELS, HISTORY = "config.json", "checkpoint.safetensors", "labels.sqlite", "history.json"
 _PEOPLE = "people"  # as the configuration names them
 _ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+_MOMENTS = ("mean", "var", "count")
 
 
 def holds_a_run(folder: Path) -> bool:
@@ -52,18 +58,19 @@ def save(folder: Path, trainer: PreferenceTrainer) -> None:
         copy = open_labels(folder)
         copy.extend(trainer.store)
         copy.close()
-    size = buffer.size()
     teacher = trainer.teacher if isinstance(trainer.teacher, SyntheticTeacher) else None
     weights = agent.get_parameters()
     state = {
         "agent": weights,
-        "buffer": {name: getattr(buffer, name)[:size] for name in _ARRAYS} | {"pos": buffer.pos, "full": buffer.full},
+        "buffer": {name: _saved(buffer, name) for name in _ARRAYS} | {"pos": buffer.pos, "full": buffer.full},
         "counters": {
             "num_timesteps": agent.num_timesteps,
             "_n_updates": agent._n_updates,  # noqa: SLF001  # stable-baselines3 has no public name for it
             "_episode_num": agent._episode_num,  # noqa: SLF001
             "owed": agent.owed,
         },
+        "temperature": agent.log_ent_coef if isinstance(agent, SquashedGaussianAgent) else None,
+        "scale": _scale(agent),
         "reward_model": dict(trainer.reward_model.state_dict()),
         "labelled_reward": buffer.reward_model is not None,
         "optimizer": trainer.optimizer.state_dict(),
@@ -88,7 +95,7 @@ def save(folder: Path, trainer: PreferenceTrainer) -> None:
         "teacher": _PEOPLE if isinstance(trainer.teacher, People) else teacher and teacher.to_json(),
     }
     write_json(folder / CONFIG, config)
-    actions, observations = agent.action_space, agent.observation_space
+    actions, observations, scale = agent.action_space, agent.observation_space, _scale(agent)
     if isinstance(actions, Box):
         acts = {"action_low": actions.low.tolist(), "action_high": actions.high.tolist()}
     else:
@@ -98,11 +105,16 @@ def save(folder: Path, trainer: PreferenceTrainer) -> None:
     write_json(
         folder / "policy.json",
         {
-            "kind": f"{agent.origin} MlpPolicy",
+            "kind": f"{agent.origin} {'CnnPolicy' if buffer.pictures else 'MlpPolicy'}",
             "hidden_units": [trainer.settings.units] * 2,
             "observation_shape": list(observations.shape or ()),
             "temperature": agent.temperature,
             **acts,
+            **(
+                {}
+                if scale is None
+                else {f"observation_{name}": np.asarray(part).tolist() for name, part in scale.items()}
+            ),
         },
     )
     save_tree(folder / "reward_model.safetensors", dict(trainer.reward_model.state_dict()))
@@ -156,13 +168,23 @@ def _restore(trainer: PreferenceTrainer, state: dict[str, Any]) -> None:
     trainer.optimizer.load_state_dict(state["optimizer"])
     agent.set_parameters(state["agent"], exact_match=True, device=agent.device)
     for name in _ARRAYS:
-        saved = state["buffer"][name]
-        getattr(buffer, name)[: len(saved)] = saved
+        saved, array = state["buffer"][name], getattr(buffer, name)
+        if isinstance(array, Following):
+            array.restore(saved)
+        else:
+            array[: len(saved)] = saved
     buffer.pos, buffer.full = int(state["buffer"]["pos"]), bool(state["buffer"]["full"])
     buffer.reward_model = trainer.reward_model if state["labelled_reward"] else None
     counters = state["counters"]
     agent.num_timesteps, agent.owed = int(counters["num_timesteps"]), int(counters["owed"])
     agent._n_updates, agent._episode_num = int(counters["_n_updates"]), int(counters["_episode_num"])  # noqa: SLF001
+    if state.get("temperature") is not None and isinstance(agent, SquashedGaussianAgent):
+        assert agent.log_ent_coef is not None
+        agent.log_ent_coef.data.copy_(state["temperature"])
+        agent.settle()
+    if state.get("scale") is not None:
+        for name in _MOMENTS:
+            setattr(agent.moments, name, state["scale"][name])
     random = state["random"]
     trainer.random.bit_generator.state = random["own"]
     agent.action_space.np_random.bit_generator.state = random["action"]
@@ -176,17 +198,29 @@ def _restore(trainer: PreferenceTrainer, state: dict[str, Any]) -> None:
     _go_on(trainer, state["episode"])
 
 
+def _saved(buffer: RelabelledReplayBuffer, name: str) -> Any:
+    array = getattr(buffer, name)
+    return array.state() if isinstance(array, Following) else array[: buffer.size()]
+
+
+def _scale(agent: SoftAgent) -> dict[str, Any] | None:
+    """What observations are normalised by, as plain arrays."""
+    moments = agent.moments
+    return None if moments is None else {name: getattr(moments, name) for name in _MOMENTS}
+
+
 def _episode(trainer: PreferenceTrainer) -> dict[str, Any] | None:
     """Where the running episode is, ``None`` where there is none or its environment tells no state of itself."""
     agent = trainer.agent
     if not trainer.place.between or agent.observation is None:
         return None
-    environment = read_environment(_environment(trainer))
-    if environment is None:
+    states = [read_environment(env) for env in _environments(trainer)]
+    if not states or None in states:
         return None
     return {
-        "environment": environment,
+        "environment": states,
         "observation": agent.observation,
+        "original": agent._last_original_obs,  # noqa: SLF001
         "start": agent._last_episode_starts,  # noqa: SLF001
         "warm_up_action": agent._last_random,  # noqa: SLF001
         "place": asdict(trainer.place),
@@ -203,18 +237,24 @@ def _go_on(trainer: PreferenceTrainer, episode: dict[str, Any] | None) -> None:
         assert agent.env is not None
         agent.env.seed(trainer.settings.seed + agent.num_timesteps)  # not the starts that it had already
         return
-    env = _environment(trainer)
-    env.reset()
-    write_environment(env, episode["environment"])
+    states = episode["environment"]
+    if isinstance(states[0], dict):  # bigrad 0.1 knew one environment
+        states, episode["place"]["episode_return"] = [states], [episode["place"]["episode_return"]]
+    for env, state in zip(_environments(trainer), states, strict=True):
+        env.reset()
+        write_environment(env, state)
     agent._last_obs = episode["observation"]  # noqa: SLF001
+    agent._last_original_obs = episode.get("original")  # noqa: SLF001
     agent._last_episode_starts = episode["start"]  # noqa: SLF001
     agent._last_random = episode["warm_up_action"]  # noqa: SLF001
     trainer.place = Place(**episode["place"])
 
 
-def _environment(trainer: PreferenceTrainer) -> gymnasium.Env[Any, Any]:
-    assert isinstance(trainer.agent.env, DummyVecEnv)
-    return trainer.agent.env.envs[0]
+def _environments(trainer: PreferenceTrainer) -> list[gymnasium.Env[Any, Any]]:
+    """Those of this process."""
+    assert trainer.agent.env is not None
+    envs = trainer.agent.env.unwrapped
+    return envs.envs if isinstance(envs, DummyVecEnv) else []
 
 
 def write_result(folder: Path, result: Result, history: list[dict[str, Any]]) -> None:
