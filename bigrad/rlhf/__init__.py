@@ -18,6 +18,7 @@ from .environment_state import read_environment, write_environment
 from .methods import PBRL, BentReward, of_fixed_scale, value_gap
 from .people import Film, LabelQueue, People
 from .people.desk import LabelDesk
+from .picture_reward import PictureEnsemble
 from .preferences import Pairs, PreferenceStore
 from .progress import print_result
 from .replay import RelabelledReplayBuffer
@@ -53,6 +54,7 @@ __all__ = [
     "LabelQueue",
     "Pairs",
     "People",
+    "PictureEnsemble",
     "PreferenceStore",
     "PreferenceTrainer",
     "RelabelledReplayBuffer",

@@ -87,7 +87,7 @@ class Loop(BaseCallback):
                 f"{self.num_timesteps}: mend the environment"
             )
         for env, total in enumerate(self.place.episode_return):
-            total += infos[env].get(TRUE_REWARD, float(rewards[env]))
+            total += infos[env].get(TRUE_REWARD, float(np.float32(rewards[env])))
             if self.locals["dones"][env]:
                 self.trainer.history.append({"step": self.num_timesteps, "episode_return": total})
                 self.logger.record("rollout/true_return", total)

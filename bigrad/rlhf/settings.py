@@ -44,6 +44,11 @@ _CHOICES = {
     "label_schedule": LABEL_SCHEDULES,
     "response": RESPONSES,
 }
+# What bigrad 0.1 did not write: its runs had the defaults.
+_LATER = {
+    *("envs", "processes", "signed_rewards", "normalise"),
+    *("learn_temperature", "least_temperature", "update_every", "buffer"),
+}
 _KINDS = {str: "a string", int: "a whole number", float: "a number", bool: "True or False"}
 
 
@@ -182,7 +187,7 @@ class Settings:
                 f"steps is {self.steps}, envs {self.envs} and update_every {self.update_every}; wanted a multiple of "
                 f"{self.stride} steps"
             )
-        if self.buffer and self.buffer < self.segment * self.envs:
+        if self.buffer != 0 and self.buffer < self.segment * self.envs:
             raise InputError(
                 f"buffer is {self.buffer}; wanted at least {self.segment * self.envs}, a segment of each environment, "
                 "or 0 for all steps"
@@ -238,8 +243,11 @@ class Settings:
             RunError: it is something else.
         """
         known = {field.name for field in fields(cls)}
-        if not isinstance(content, dict) or not content or not set(content) <= known:
-            odd = sorted(map(str, set(content) - known)) if isinstance(content, dict) else [type(content).__name__]
+        if not isinstance(content, dict) or not known - _LATER <= set(content) <= known:
+            wrong = (
+                set(content) - known | known - _LATER - set(content) if isinstance(content, dict) else {type(content)}
+            )
+            odd = sorted(name if isinstance(name, str) else name.__name__ for name in wrong)
             raise RunError(f"the settings are not those of this version of bigrad: {', '.join(odd[:5])}")
         try:
             return cls(**content)

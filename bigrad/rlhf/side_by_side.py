@@ -58,7 +58,18 @@ class InProcesses(SubprocVecEnv):
         try:
             return super().step_wait()
         except (EOFError, ConnectionError) as error:
+            self.waiting = False
             _tell("an environment", error)
+
+    def close(self) -> None:
+        """End the processes; one that has raised has ended by itself."""
+        try:
+            super().close()
+        except (EOFError, ConnectionError):
+            for process in self.processes:
+                process.terminate()
+                process.join()
+            self.closed = True
 
 
 def _tell(env: Any, error: Exception) -> NoReturn:
