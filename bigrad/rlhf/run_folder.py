@@ -19,6 +19,7 @@ from .environment_state import read_environment, write_environment
 from .following import Following
 from .loop import Place
 from .people import People
+from .picture_archive import PictureArchive
 from .preferences import PreferenceStore
 from .replay import RelabelledReplayBuffer
 from .result import Result
@@ -62,7 +63,7 @@ def save(folder: Path, trainer: PreferenceTrainer) -> None:
     weights = agent.get_parameters()
     state = {
         "agent": weights,
-        "buffer": {name: _saved(buffer, name) for name in _ARRAYS} | {"pos": buffer.pos, "full": buffer.full},
+        "buffer": {name: _saved(buffer, name) for name in _arrays(buffer)} | {"pos": buffer.pos, "full": buffer.full},
         "counters": {
             "num_timesteps": agent.num_timesteps,
             "_n_updates": agent._n_updates,  # noqa: SLF001  # stable-baselines3 has no public name for it
@@ -87,7 +88,14 @@ def save(folder: Path, trainer: PreferenceTrainer) -> None:
         "seconds": trainer.seconds,
         "history": trainer.history,
     }
+    archive, rows = trainer.archive, agent.num_timesteps // buffer.n_envs
+    if buffer.pictures:
+        if archive is None or archive.folder != folder:
+            archive = trainer.archive = PictureArchive(folder)
+        archive.write(buffer.observations, buffer.size(), rows)
     save_tree(folder / CHECKPOINT, state)
+    if buffer.pictures and archive:
+        archive.forget(rows - buffer.size())  # the checkpoint before needed them
     write_json(folder / HISTORY, trainer.history)
     config = {
         "format": FORMAT,
@@ -145,6 +153,10 @@ def load(
         trainer = kind(teacher=saved or teacher, device=device, **settings)
         trainer.teacher = saved or teacher
         _restore(trainer, state)
+        if trainer.buffer.pictures:
+            trainer.archive, buffer = PictureArchive(folder), trainer.buffer
+            rows = trainer.agent.num_timesteps // buffer.n_envs
+            trainer.archive.read(buffer.observations, buffer.size(), rows)
         labelled = int(state["labels"])
     except BigradError:
         raise
@@ -167,7 +179,7 @@ def _restore(trainer: PreferenceTrainer, state: dict[str, Any]) -> None:
     trainer.reward_model.load_state_dict(state["reward_model"])
     trainer.optimizer.load_state_dict(state["optimizer"])
     agent.set_parameters(state["agent"], exact_match=True, device=agent.device)
-    for name in _ARRAYS:
+    for name in _arrays(buffer):
         saved, array = state["buffer"][name], getattr(buffer, name)
         if isinstance(array, Following):
             array.restore(saved)
@@ -196,6 +208,11 @@ def _restore(trainer: PreferenceTrainer, state: dict[str, Any]) -> None:
     trainer.history = list(state["history"])
     trainer.method.restore(state["method"])
     _go_on(trainer, state["episode"])
+
+
+def _arrays(buffer: RelabelledReplayBuffer) -> tuple[str, ...]:
+    """Those that a checkpoint holds; pictures have files of their own."""
+    return _ARRAYS[1:] if buffer.pictures else _ARRAYS
 
 
 def _saved(buffer: RelabelledReplayBuffer, name: str) -> Any:

@@ -23,6 +23,7 @@ from .interruption import on_interrupt
 from .loop import Loop, Place
 from .methods import KINDS
 from .people import People
+from .picture_archive import PictureArchive
 from .picture_reward import reward_ensemble
 from .preferences import PreferenceStore
 from .replay import RelabelledReplayBuffer
@@ -114,6 +115,7 @@ class PreferenceTrainer:
         self.place = Place([0.0] * chosen.envs)
         self.seconds = 0.0
         self.result: Result | None = None
+        self.archive: PictureArchive | None = None
 
     @property
     def buffer(self) -> RelabelledReplayBuffer:

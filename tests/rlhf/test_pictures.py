@@ -13,6 +13,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 
 from bigrad.errors import InputError, RunError, UnsupportedError
 from bigrad.rlhf import Features, Pairs, PictureEnsemble, PreferenceStore, PreferenceTrainer, RelabelledReplayBuffer
+from bigrad.rlhf.picture_archive import PictureArchive
 from bigrad.rlhf.picture_reward import LAYERS
 from bigrad.rlhf.upper_level import totals_at
 
@@ -219,6 +220,44 @@ def test_a_run_on_pictures_is_resumed(tmp_path: Path) -> None:
         found, wanted = (getattr(run.buffer, kept)(np.arange(60)) for run in (resumed, straight))
         assert all(map(torch.equal, found, wanted))
     assert resumed.learn(out=tmp_path / "run").labels == tiny.LABELS
+
+
+@pytest.mark.parametrize(("capacity", "steps"), [(50, 23), (50, 50), (20, 50), (7, 50)])
+def test_pictures_are_written_once_and_read_back(capacity: int, steps: int, tmp_path: Path) -> None:
+    random, written = np.random.default_rng(0), []
+    seen = random.integers(0, 256, (steps, 2, 1, 4, 5), dtype=np.uint8)
+    ring, archive = np.zeros((capacity, 2, 1, 4, 5), np.uint8), PictureArchive(tmp_path, rows=6)
+    for total in range(1, steps + 1):
+        ring[(total - 1) % capacity] = seen[total - 1]
+        size = min(total, capacity)
+        if total % 4 == 0 or total == steps:
+            before = {path: path.stat().st_mtime_ns for path in (tmp_path / "pictures").glob("*")}
+            archive.write(ring, size, total)
+            archive.forget(total - size)
+            after = {path: path.stat().st_mtime_ns for path in (tmp_path / "pictures").glob("*")}
+            written.append(sum(before.get(path) != time for path, time in after.items()))
+            again, other = np.zeros_like(ring), PictureArchive(tmp_path, rows=6)
+            other.read(again, size, total)
+            assert (again[:size] == ring[:size]).all()
+            assert other.full == archive.full == total // 6
+    assert max(written) <= 2  # four rows touch two files of six
+    assert len(after) <= -(-capacity // 6) + 1
+    path = sorted(after)[-1]
+    path.write_bytes(path.read_bytes()[:9])
+    with pytest.raises(RunError, match=r"pictures/\d+\.zlib is missing or damaged"):
+        PictureArchive(tmp_path, rows=6).read(ring, size, total)
+
+
+def test_rows_of_a_run_that_was_lost_are_written_anew(tmp_path: Path) -> None:
+    """A checkpoint of 8 rows, 4 more rows, a crash: what comes instead of the 4 rows is not what was there."""
+    seen, archive = np.arange(12, dtype=np.uint8).reshape(12, 1, 1, 1, 1), PictureArchive(tmp_path, rows=6)
+    archive.write(seen, 12, 12)
+    resumed, found = PictureArchive(tmp_path, rows=6), np.zeros_like(seen)
+    resumed.read(found, 8, 8)
+    found[8:] = 100
+    resumed.write(found, 12, 12)
+    PictureArchive(tmp_path, rows=6).read(seen, 12, 12)
+    assert seen.ravel().tolist() == [*range(8), *[100] * 4]
 
 
 @pytest.mark.parametrize(
