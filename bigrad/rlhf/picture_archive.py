@@ -44,7 +44,7 @@ class PictureArchive:
         """
         for number in range(max(self.full, (total - size) // self.rows), -(-total // self.rows)):
             rows = np.arange(number * self.rows, min(total, (number + 1) * self.rows)) % len(observations)
-            write_atomically(self._path(number), zlib.compress(observations[rows], 1))
+            write_atomically(self._path(number), zlib.compress(observations[rows].tobytes(), 1))
         self.full = total // self.rows
 
     def read(self, observations: np.ndarray, size: int, total: int) -> None:

@@ -24,7 +24,7 @@ from .preferences import PreferenceStore
 from .replay import RelabelledReplayBuffer
 from .result import Result
 from .settings import Settings
-from .snapshot import load_tree, read_json, save_tree, write_json
+from .snapshot import load_tree, read_json, read_yaml, save_tree, write_json, write_yaml
 from .soft_actor_critic import SquashedGaussianAgent
 from .teacher import SyntheticTeacher, Teacher
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .trainer import PreferenceTrainer
 
 FORMAT = "bigrad run 1"
-CONFIG, CHECKPOINT, LABELS, HISTORY = "config.json", "checkpoint.safetensors", "labels.sqlite", "history.json"
+CONFIG, CHECKPOINT, LABELS, HISTORY = "config.yaml", "checkpoint.safetensors", "labels.sqlite", "history.json"
 _PEOPLE = "people"  # as the configuration names them
 _ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 _MOMENTS = ("mean", "var", "count")
@@ -40,7 +40,23 @@ _MOMENTS = ("mean", "var", "count")
 
 def holds_a_run(folder: Path) -> bool:
     """Whether a run has been started in ``folder``."""
-    return (folder / CONFIG).exists()
+    return config_path(folder).exists()
+
+
+def config_path(folder: Path) -> Path:
+    """Where the configuration is; bigrad 0.1 wrote JSON."""
+    former = folder / "config.json"
+    return former if former.exists() and not (folder / CONFIG).exists() else folder / CONFIG
+
+
+def read_config(folder: Path) -> Any:
+    """What :func:`save` wrote down of the run's settings and teacher.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    path = config_path(folder)
+    return read_json(path) if path.suffix == ".json" else read_yaml(path)
 
 
 def open_labels(folder: Path) -> PreferenceStore:
@@ -102,7 +118,7 @@ def save(folder: Path, trainer: PreferenceTrainer) -> None:
         "settings": trainer.settings.to_json(),
         "teacher": _PEOPLE if isinstance(trainer.teacher, People) else teacher and teacher.to_json(),
     }
-    write_json(folder / CONFIG, config)
+    write_yaml(folder / CONFIG, config)
     actions, observations, scale = agent.action_space, agent.observation_space, _scale(agent)
     if isinstance(actions, Box):
         acts = {"action_low": actions.low.tolist(), "action_high": actions.high.tolist()}
@@ -142,9 +158,9 @@ def load(
     kind: type[PreferenceTrainer], folder: Path, teacher: Teacher | None, device: str | torch.device
 ) -> PreferenceTrainer:
     """Build a trainer and put the saved state into it; ``teacher`` is for a run whose own is not saved."""
-    config = read_json(folder / CONFIG)
+    config = read_config(folder)
     if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise RunError(f"{folder / CONFIG} is not of a run of this version of bigrad (wanted format {FORMAT!r})")
+        raise RunError(f"{config_path(folder)} is not of a run of this version of bigrad (wanted format {FORMAT!r})")
     settings = Settings.from_json(config.get("settings")).to_json()
     taught = config.get("teacher")
     state = load_tree(folder / CHECKPOINT)

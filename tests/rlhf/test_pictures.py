@@ -12,10 +12,16 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 
 from bigrad.errors import InputError, RunError, UnsupportedError
-from bigrad.rlhf import Features, Pairs, PictureEnsemble, PreferenceStore, PreferenceTrainer, RelabelledReplayBuffer
-from bigrad.rlhf.picture_archive import PictureArchive
-from bigrad.rlhf.picture_reward import LAYERS
-from bigrad.rlhf.upper_level import totals_at
+from bigrad.rlhf import (
+    Features,
+    Pairs,
+    PictureArchive,
+    PictureEnsemble,
+    PreferenceStore,
+    PreferenceTrainer,
+    RelabelledReplayBuffer,
+    totals_at,
+)
 
 from . import picture_environments, tiny
 from .picture_environments import DOT, PUSHED, WALL
@@ -46,7 +52,7 @@ def test_members_are_evaluated_as_if_one_by_one(heads: bool) -> None:
     found = reward.raw(seen, action)
     for member in range(3):
         hidden = seen.reshape(10, *SHAPE).double() / 255
-        for (_, stride), weight, offset in zip(LAYERS, reward.filters, reward.offsets, strict=True):
+        for stride, weight, offset in zip((4, 2, 1), reward.filters, reward.offsets, strict=True):
             own = slice(4 * member, 4 * member + 4)
             hidden = torch.nn.functional.conv2d(hidden, weight[own].double(), offset[own].double(), stride)
             hidden = torch.nn.functional.leaky_relu(hidden)

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from bigrad.errors import InputError
+from bigrad.layers import SoftResponse
 from bigrad.rlhf import PreferenceTrainer, load_tree
-from bigrad.rlhf import response as response_module
 
 from . import tiny
 from .test_resume import assert_the_same, step_on
@@ -138,12 +138,12 @@ def test_the_response_is_that_at_the_temperature_of_its_time(monkeypatch: pytest
         run = tiny.trainer(lr=0.01, **{**LEARNT, "least_temperature": 0.05})
     used: list[tuple[float, float]] = []
 
-    class Spy(response_module.SoftResponse):
+    class Spy(SoftResponse):
         def __init__(self, *args: Any, temperature: float, **settings: Any) -> None:
             used.append((temperature, math.exp(float(run.agent.log_ent_coef.detach()))))
             super().__init__(*args, temperature=temperature, **settings)
 
-    monkeypatch.setattr(response_module, "SoftResponse", Spy)
+    monkeypatch.setattr("bigrad.rlhf.response.SoftResponse", Spy)
     run.learn()
     assert len(used) == 2
     assert used[0] == pytest.approx(used[0][::-1])
