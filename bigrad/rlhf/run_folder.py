@@ -130,7 +130,7 @@ def save(folder: Path, trainer: PreferenceTrainer) -> None:
         folder / "policy.json",
         {
             "kind": f"{agent.origin} {'CnnPolicy' if buffer.pictures else 'MlpPolicy'}",
-            "hidden_units": [trainer.settings.units] * 2,
+            "hidden_units": agent.policy_kwargs["net_arch"],
             "observation_shape": list(observations.shape or ()),
             "temperature": agent.temperature,
             **acts,
@@ -145,7 +145,7 @@ def save(folder: Path, trainer: PreferenceTrainer) -> None:
     write_json(
         folder / "reward_model.json",
         {
-            "kind": "bigrad RewardEnsemble",
+            "kind": f"bigrad {type(trainer.reward_model).__name__}",
             "sizes": list(trainer.reward_model.sizes),
             "members": trainer.settings.members,
             "width": trainer.settings.width,

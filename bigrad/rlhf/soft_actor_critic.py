@@ -57,6 +57,8 @@ class SquashedGaussianAgent(SoftAgent):
         """The mean of ``function(observation, action)`` over ``draws`` fresh actions of each observation."""
         distribution = self._distribution(observation)
         actions = torch.stack([distribution.sample() for _ in range(draws)])
+        if observation.ndim > 2:  # pictures, too many to be looked at together
+            return torch.stack([function(observation, action) for action in actions]).mean(0)
         return function(observation.expand(draws, *observation.shape), actions).mean(0)
 
     @torch.no_grad()

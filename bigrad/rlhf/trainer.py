@@ -174,6 +174,8 @@ class PreferenceTrainer:
     def _restart_with(self, steps: int) -> None:
         content = {**self.settings.to_json(), "steps": steps}
         device = self.agent.device
+        if self.agent.env is not None:
+            self.agent.env.close()
         self.settings = Settings(**content)
         self._build(device)
 
