@@ -31,6 +31,7 @@ picture_environments.register()
 
 SHAPE = (2, 36, 40)
 SPACE = spaces.Box(0, 255, SHAPE, np.uint8)
+SMALL: dict[str, Any] = {"units": 8, "batch": 4, "members": 2, "episodes": 1}
 
 
 def model(heads: bool = True, members: int = 3) -> PictureEnsemble:
@@ -85,8 +86,9 @@ def test_the_reward_is_linear_in_its_features() -> None:
     torch.testing.assert_close(features @ weight, values, rtol=1e-5, atol=1e-6)
 
 
-def test_padding_counts_nothing_whatever_its_picture_shows() -> None:
-    reward, seen, action = model(), pictures(2, 6), choices(2, 6)
+@pytest.mark.parametrize("heads", [True, False])
+def test_padding_counts_nothing_whatever_its_picture_shows(heads: bool) -> None:
+    reward, seen, action = model(heads), pictures(2, 6), choices(2, 6)
     action[1, 4:] = torch.nan
     totals = reward.totals(seen, action)
     torch.testing.assert_close(totals[:, 1], reward.raw(seen[1, :4], action[1, :4]).sum(-1))
@@ -186,7 +188,7 @@ def test_padding_that_an_earlier_bigrad_wrote_is_understood() -> None:
     [(DOT, "drlhf"), (DOT, "softdqn"), (DOT, "random"), (WALL, "sobirl"), (PUSHED, "sobirl"), (WALL, "pbrl")],
 )
 def test_every_method_learns_from_pictures(env: str, method: str) -> None:
-    run = tiny.trainer(env, method=method, units=8, episodes=1, members=2)
+    run = tiny.trainer(env, method=method, **SMALL)
     result = run.learn()
     assert run.buffer.observations.dtype == np.uint8
     assert run.buffer.observations.shape[2:] == SHAPE
@@ -209,17 +211,17 @@ def test_one_look_gives_the_mean_over_the_policy() -> None:
 def test_the_reward_model_finds_the_middle() -> None:
     """Labels of segments that differ in how far the square is from the middle."""
     fit = {"first_upper_steps": 40, "reward_step": 1e-2}
-    run = tiny.trainer(DOT, **fit, first_share=1.0, warm_up=60, steps=64, units=8, episodes=1, members=1)
+    run = tiny.trainer(DOT, **fit, first_share=1.0, warm_up=60, steps=64, **SMALL)
     result = run.learn()
     assert result.preference_accuracy is not None
     assert result.preference_accuracy > 0.85
 
 
 def test_a_run_on_pictures_is_resumed(tmp_path: Path) -> None:
-    straight = tiny.trainer(DOT, units=8, episodes=1, members=1)
+    straight = tiny.trainer(DOT, **SMALL)
     straight.learn(out=tmp_path / "straight")
     with pytest.raises(KeyboardInterrupt):
-        tiny.trainer(DOT, units=8, episodes=1, members=1, teacher=tiny.Stops(3)).learn(out=tmp_path / "run")
+        tiny.trainer(DOT, **SMALL, teacher=tiny.Stops(3)).learn(out=tmp_path / "run")
     resumed = PreferenceTrainer.load(tmp_path / "run")
     assert resumed.buffer.count == 60
     for kept in ("steps", "next_steps"):
