@@ -71,5 +71,17 @@ def test_it_points_along_the_hyper_gradient_with_a_fraction_of_the_noise(case: C
         starts = range(0, EPISODES, 10)
         return torch.stack([t.mean(case.terms(estimate, case.episodes[k : k + 10])) for k in starts])
 
-    found, _former = estimates(critics_term), estimates(response_term)
+    found, former = estimates(critics_term), estimates(response_term)
+    print(
+        "cos",
+        torch.nn.functional.cosine_similarity(found.mean(0), exact, dim=0),
+        "along",
+        (found @ exact / exact.square().sum()).mean(),
+        "noise",
+        found.std(0).norm() / exact.norm(),
+        former.std(0).norm() / exact.norm(),
+        "cos each",
+        torch.nn.functional.cosine_similarity(found, exact[None], dim=1).mean(),
+        torch.nn.functional.cosine_similarity(former, exact[None], dim=1).mean(),
+    )
     assert float(torch.nn.functional.cosine_similarity(found.mean(0), exact, dim=0)) > 0.9
