@@ -48,7 +48,7 @@ _LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 def learn(folder: Path) -> None:
     """Start the run, or go on with it."""
-    if (folder / "config.json").exists():
+    if (folder / "config.yaml").exists():
         trainer = PreferenceTrainer.load(folder)
     else:
         trainer = PreferenceTrainer("Pendulum-v1", **SETTINGS)

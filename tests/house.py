@@ -31,7 +31,7 @@ SOLVER_KERNELS = tuple(f"bigrad/solvers/{name}_numba.py" for name in ("rows", "e
 CONVEX_PROGRAM, DOCTOR = "bigrad/layers/convex_program.py", "bigrad/cli/doctor.py"
 ADDRESSES = {  # where each optional package may be imported
     **dict.fromkeys(("ale_py", "gymnasium", "imageio", "mujoco", "safetensors"), (RLHF,)),
-    **dict.fromkeys(("sb3_contrib", "stable_baselines3", "tensorboard", "torch.utils.tensorboard"), (RLHF,)),
+    **dict.fromkeys(("sb3_contrib", "stable_baselines3", "tensorboard", "torch.utils.tensorboard", "yaml"), (RLHF,)),
     **dict.fromkeys(("fastapi", "tyro", "uvicorn"), (CLI,)),
     "rich": (CLI, "bigrad/rlhf/progress.py"),
     **dict.fromkeys(("cvxpy", "cvxpylayers"), (CONVEX_PROGRAM,)),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ import torch
 import tyro
 
 from ..errors import RunError
-from ..rlhf import People, PreferenceTrainer, Settings, SyntheticTeacher, print_result
+from ..rlhf import People, PreferenceTrainer, Settings, SyntheticTeacher, print_result, read_preset
 
 _DEFAULT = Settings()
 
@@ -26,6 +27,9 @@ class Options:
     run that --resume continues.
     """
 
+    preset: str | None = None
+    """Shipped settings (beamrider, discrete-pendulum, halfcheetah, pendulum), or a YAML file of settings; other
+    options override them."""
     env: str = _DEFAULT.env
     """A registered gymnasium environment; its actions are continuous and bounded, or one of several."""
     method: Literal["sobirl", "drlhf", "pbrl", "hpgd", "parl", "sac", "softdqn", "random"] = "sobirl"
@@ -66,6 +70,16 @@ class Options:
     """Of the agent's problem."""
     response_weight: float = _DEFAULT.response_weight
     """Factor of the response term; 1 is the hyper-gradient's own scale, 0 switches it off."""
+    envs: int = _DEFAULT.envs
+    """Environments that are stepped together."""
+    processes: bool = _DEFAULT.processes
+    """Give each environment a process of its own."""
+    signed_rewards: bool = _DEFAULT.signed_rewards
+    """Learn from the signs of rewards, as is usual for Atari games; results are measured in the true ones."""
+    normalise: bool = _DEFAULT.normalise
+    """Let the agent's networks see observations of mean 0 and deviation 1."""
+    learn_temperature: bool = _DEFAULT.learn_temperature
+    """Let SAC or TQC adapt the temperature."""
     response_limit: float = _DEFAULT.response_limit
     """The largest norm of the response term over that of the direct term."""
     device: str = "auto"
@@ -78,31 +92,20 @@ class Options:
 
 def run(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    options = tyro.cli(Options, prog="bigrad rlhf", args=list(argv))
+    preset = _preset(argv)
+    known = {field.name for field in fields(Options)}
+    usual = Options(**{name: value for name, value in preset.items() if name in known})
+    options = tyro.cli(Options, prog="bigrad rlhf", args=list(argv), default=usual)
     torch.set_num_threads(options.threads)
     if options.resume is not None:
         folder = options.resume
         trainer = PreferenceTrainer.load(folder, device=options.device)
     else:
         folder = _fresh(options) if options.out is None else options.out
-        trainer = PreferenceTrainer(
-            options.env,
-            method=options.method,
-            teacher=_teacher(options),
-            labels=options.labels,
-            seed=options.seed,
-            steps=options.steps,
-            segment=options.segment,
-            after_end=options.after_end,
-            selection=options.selection,
-            label_schedule=options.label_schedule,
-            agent=options.agent,
-            temperature=options.temperature,
-            discount=options.discount,
-            response_weight=options.response_weight,
-            response_limit=options.response_limit,
-            device=options.device,
-        )
+        chosen = preset | {
+            field.name: getattr(options, field.name) for field in fields(Settings) if field.name in known
+        }
+        trainer = PreferenceTrainer(teacher=_teacher(options), device=options.device, **chosen)
     if isinstance(trainer.teacher, People):
         print(f"People label this run with: bigrad label --run {shlex.quote(str(folder))}", file=sys.stderr)
     try:
@@ -130,3 +133,15 @@ def _fresh(options: Options) -> Path:
         if not folder.exists():
             return folder
     raise RunError(f"runs/ holds a thousand runs named {name}: give --out")
+
+
+def _preset(argv: Sequence[str]) -> dict[str, Any]:
+    """The settings of the preset that is asked for; what overrides them is read afterwards."""
+    given = [word for pair in pairwise([*argv, ""]) for word in _named(*pair)]
+    return read_preset(given[-1]) if given else {}
+
+
+def _named(option: str, value: str) -> list[str]:
+    if option == "--preset":
+        return [value]
+    return [option.removeprefix("--preset=")] if option.startswith("--preset=") else []

@@ -18,7 +18,10 @@ from .environment_state import read_environment, write_environment
 from .methods import PBRL, BentReward, of_fixed_scale, value_gap
 from .people import Film, LabelQueue, People
 from .people.desk import LabelDesk
+from .picture_archive import PictureArchive
+from .picture_reward import PictureEnsemble
 from .preferences import Pairs, PreferenceStore
+from .preset import preset_names, read_preset
 from .progress import print_result
 from .replay import RelabelledReplayBuffer
 from .response import ResponseSettings, Shown, response_term, score_weights, segment_losses
@@ -34,7 +37,7 @@ from .soft_tqc import SoftTQC
 from .teacher import ReturnScale, StepTeacher, SyntheticTeacher, Teacher
 from .trace_response import rollout_term, trace_term
 from .trainer import PreferenceTrainer
-from .upper_level import UpperStep, batches, draw_pairs, response_gradient, signal_share, upper_step
+from .upper_level import UpperStep, batches, draw_pairs, response_gradient, signal_share, totals_at, upper_step
 
 __all__ = [
     "AFTER_END",
@@ -53,6 +56,8 @@ __all__ = [
     "LabelQueue",
     "Pairs",
     "People",
+    "PictureArchive",
+    "PictureEnsemble",
     "PreferenceStore",
     "PreferenceTrainer",
     "RelabelledReplayBuffer",
@@ -79,8 +84,10 @@ __all__ = [
     "farthest_first",
     "load_tree",
     "of_fixed_scale",
+    "preset_names",
     "print_result",
     "read_environment",
+    "read_preset",
     "reliability",
     "response_gradient",
     "response_term",
@@ -90,6 +97,7 @@ __all__ = [
     "segment_losses",
     "select",
     "signal_share",
+    "totals_at",
     "trace_term",
     "upper_step",
     "value_gap",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
+import torch
 from gymnasium import spaces
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.running_mean_std import RunningMeanStd
 from torch import Tensor
 
 
@@ -62,6 +64,20 @@ class SoftAgent(OffPolicyAlgorithm):
     def observation(self) -> Any:
         """What the environment was last seen as, before the step that is being taken."""
         return self._last_obs
+
+    def seen(self, observation: Tensor) -> Tensor:
+        """Observations as the networks see them: of mean 0 and deviation 1 where the run has it so."""
+        scale, moments = self._vec_normalize_env, self.moments
+        if scale is None or moments is None:
+            return observation
+        mean, variance = (torch.as_tensor(part).to(observation) for part in (moments.mean, moments.var))
+        return ((observation - mean) / torch.sqrt(variance + scale.epsilon)).clamp(-scale.clip_obs, scale.clip_obs)
+
+    @property
+    def moments(self) -> RunningMeanStd | None:
+        """Of the observations so far; ``None`` where the run does not ask for them."""
+        scale = self._vec_normalize_env
+        return None if scale is None else cast(RunningMeanStd, scale.obs_rms)
 
     @property
     def updates(self) -> int:

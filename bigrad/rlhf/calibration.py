@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
+
 import numpy as np
 
 from .preferences import Pairs
@@ -52,10 +54,11 @@ def contradictions(pairs: Pairs, label: np.ndarray) -> int:
     """
     if len(label) == 0:
         return 0
-    shown = np.concatenate([part.flatten(2).cpu().numpy() for part in (pairs.observation, pairs.action)], -1)
-    segments = np.ascontiguousarray(shown.reshape(2 * len(label), -1))
-    _, name = np.unique(segments.view(f"V{segments.shape[-1] * segments.itemsize}"), return_inverse=True)
-    sides = name.reshape(len(label), 2)
+    parts = [part.flatten(0, 1).cpu().numpy() for part in (pairs.observation, pairs.action)]
+    names = [
+        blake2b(seen.tobytes() + done.tobytes(), digest_size=16).hexdigest() for seen, done in zip(*parts, strict=True)
+    ]
+    sides = np.unique(names, return_inverse=True)[1].reshape(len(label), 2)
     # Which of the two has the smaller name decides which way round a pair is meant.
     preferred = np.sign(label - 0.5) * np.sign(sides[:, 1] - sides[:, 0])
     _, same = np.unique(np.sort(sides, 1), axis=0, return_inverse=True)

@@ -12,6 +12,7 @@ from ..mdp import LeastSquaresCritic
 from .agent import SoftAgent
 from .replay import RelabelledReplayBuffer
 from .reward_model import RewardEnsemble
+from .soft_dqn import SoftDQN
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,10 @@ class Features:
 
     def expected(self, observation: Tensor, agent: SoftAgent | None = None) -> Tensor:
         """Their mean over the actions of the agent, or of another one."""
-        return (agent or self.agent).mean(self, observation, self.draws)
+        actor = agent or self.agent
+        if self.reward.heads and isinstance(actor, SoftDQN):  # all are linear in the action: one look is enough
+            return self(observation, actor.probabilities(observation))
+        return actor.mean(self, observation, self.draws)
 
     def change(self, observation: Tensor, action: Tensor) -> Tensor:
         """What taking this action changes in them."""
@@ -65,7 +69,7 @@ class Transitions:
         cls, buffer: RelabelledReplayBuffer, features: Features, count: int, random: np.random.Generator
     ) -> Transitions:
         """Some of the whole buffer, none twice."""
-        return cls.at(buffer, features, random.choice(buffer.size(), min(count, buffer.size()), False))
+        return cls.at(buffer, features, random.choice(buffer.count, min(count, buffer.count), False))
 
     @classmethod
     def at(cls, buffer: RelabelledReplayBuffer, features: Features, places: np.ndarray) -> Transitions:

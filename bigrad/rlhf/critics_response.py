@@ -67,7 +67,7 @@ def critics_term(
         wanted = agent.mean(product, observation, settings.draws).sum(0) / len(states)
         critic = drawn.critic(drawn.later(features), wanted[None, None], agent.gamma, settings.ridge, settings.horizon)
         layer = SoftResponse(reward, temperature=agent.temperature, discount=agent.gamma, estimator=critic)
-        place = Segments(observation[:1, None], action[:1, None], observation.new_zeros(1, 1))
+        place = Segments(observation[:1, None], action[:1, None], action.new_zeros(1, 1))
         return lambda: layer(place).sum()
 
     return [term(half) for half in range(halves)], own.expected

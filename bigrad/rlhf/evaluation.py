@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 
 from ..errors import InputError
+from .environments import make
 
 Policy = Callable[[np.ndarray], np.ndarray]
 
@@ -26,7 +27,7 @@ def true_returns(env: str, policy: Policy | None, episodes: int, seed: int = _FI
     Raises:
         InputError: a return is NaN or infinite.
     """
-    side_by_side = gymnasium.make_vec(env, episodes, vectorization_mode="sync")
+    side_by_side = gymnasium.vector.SyncVectorEnv([lambda: make(env)] * episodes)
     try:
         observation, _ = side_by_side.reset(seed=seed)
         side_by_side.action_space.seed(seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from .denormals import flushed_denormals
 from .preferences import Pairs
 from .progress import progress_bar
 from .questions import ask, nothing_to_fit, watch
+from .side_by_side import TRUE_REWARD
 from .upper_level import Term, UpperStep, agreement, batches, halves_of, response_gradient, signal_share, upper_step
 
 if TYPE_CHECKING:
@@ -29,13 +30,13 @@ class Place:
     """Where a run is between its rounds.
 
     Attributes:
-        episode_return: true reward of the running episode so far.
+        episode_return: true reward of the running episode of each environment so far.
         held_since: the step since which updates are put off, ``None`` where they are not.
         held_updates: the number of updates before.
         between: whether no step is under way.
     """
 
-    episode_return: float = 0.0
+    episode_return: list[float] = field(default_factory=lambda: [0.0])
     held_since: int | None = None
     held_updates: int = 0
     between: bool = True
@@ -76,28 +77,29 @@ class Loop(BaseCallback):
         return self.schedule[done] if done < len(self.schedule) else None
 
     def _on_step(self) -> bool:
-        reward = float(self.locals["rewards"][0])
+        rewards, infos, chosen = self.locals["rewards"], self.locals["infos"], self.trainer.settings
         # After an episode's last step, the new observation is the next one's first; its own is set aside.
-        last = self.locals["infos"][0].get("terminal_observation", 0)
-        seen = (reward, self.trainer.agent.observation, self.locals["new_obs"], last)
+        lasts = [info.get("terminal_observation", 0) for info in infos]
+        seen = (rewards, self.trainer.agent.observation, self.locals["new_obs"], *lasts)
         if not all(np.isfinite(part).all() for part in seen):
             raise InputError(
-                f"{self.trainer.settings.env} returned a reward or an observation that is not finite at step "
+                f"{chosen.env} returned a reward or an observation that is not finite at step "
                 f"{self.num_timesteps}: mend the environment"
             )
-        self.place.episode_return += reward
-        if self.locals["dones"][0]:
-            self.trainer.history.append({"step": self.num_timesteps, "episode_return": self.place.episode_return})
-            self.logger.record("rollout/true_return", self.place.episode_return)
-            self.state["return"] = f"{self.place.episode_return:.0f}"
-            self.place.episode_return = 0.0
+        for env, total in enumerate(self.place.episode_return):
+            total += infos[env].get(TRUE_REWARD, float(np.float32(rewards[env])))
+            if self.locals["dones"][env]:
+                self.trainer.history.append({"step": self.num_timesteps, "episode_return": total})
+                self.logger.record("rollout/true_return", total)
+                self.state["return"] = f"{total:.0f}"
+                total = 0.0
+            self.place.episode_return[env] = total
         due = self._due
-        chosen = self.trainer.settings
         begins = max(chosen.warm_up + 1, due - chosen.on_policy_steps) if due is not None else np.inf
         if self.place.held_since is None and self.num_timesteps >= begins:
             self.place.held_since, self.place.held_updates = self.num_timesteps, self.trainer.agent.updates
             self.trainer.agent.holding = self.trainer.method.holds
-        if self.num_timesteps % 50 == 0:
+        if self.num_timesteps % 50 < chosen.envs:
             self._show()
         return True
 
@@ -117,14 +119,15 @@ class Loop(BaseCallback):
     def _on_rollout_end(self) -> None:
         # Here the step is in the buffer already.
         self.place.between = True
-        self.unsaved |= not self.schedule and self.num_timesteps % CHECKPOINT == 0
+        self.unsaved |= not self.schedule and self.num_timesteps % CHECKPOINT < self.trainer.settings.stride
         due = self._due
         if due is None or self.num_timesteps < due:
             return
         done, chosen = self.trainer.rounds_done, self.trainer.settings
-        whole = bool(self.trainer.buffer.dones[self.trainer.buffer.pos - 1, 0])
-        # Every round finds its place before the run ends: one a step at the latest.
-        latest = min(due + chosen.on_policy_steps, chosen.steps + 1 - (len(self.schedule) - done))
+        buffer = self.trainer.buffer
+        whole = bool(buffer.dones[buffer.pos - 1 - np.arange(chosen.update_every)].any())
+        # Every round finds its place before the run ends: one between two updates at the latest.
+        latest = min(due + chosen.on_policy_steps, chosen.steps - chosen.stride * (len(self.schedule) - done - 1))
         if whole or self.num_timesteps >= latest or done == 0:
             self._round()
 
@@ -178,18 +181,18 @@ class Loop(BaseCallback):
                     indirect = response_gradient(response, reward, chosen.response_weight)
                 batch = Pairs(pairs.observation[some], pairs.action[some], pairs.returns[some])
                 taken.append(upper_step(reward, trainer.optimizer, batch, label[some], indirect, chosen.response_limit))
-        every = np.arange(buffer.size())
+        every = buffer.spread
         # Where an episode is over the reward is 0: then 0 is no matter of choice.
         reward.standardise(*buffer.steps(every), buffer.after_end != "zero" or not buffer.ended(every).any())
         return taken
 
     def _response(self, row: dict[str, Any]) -> list[Term]:
         """The response term of this round, before the reward model is fitted to the new labels."""
-        trainer, held_since = self.trainer, self.place.held_since
+        trainer, held_since, chosen = self.trainer, self.place.held_since, self.trainer.settings
         if not trainer.method.answers or held_since is None:
             return []
         holds = trainer.method.holds
-        episodes = trainer.buffer.recent_episodes(self.num_timesteps - held_since + 1) if holds else []
+        episodes = trainer.buffer.recent_episodes(self.num_timesteps - held_since + chosen.envs) if holds else []
         terms, expected = trainer.method.terms(episodes)
         halves = halves_of(terms, trainer.reward_model)
         share = signal_share(*halves) if halves else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sqlite3
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ create table if not exists clip (
     preference integer not null references preference (id), side integer not null, media blob not null,
     primary key (preference, side)
 )"""
+# Of the pictures that are observations, (channels, height, width); no rows where observations are vectors.
+_PICTURE = "create table if not exists picture (axis integer primary key, size integer not null)"
 # What bigrad 0.1 wrote: every row was labelled, nobody knows when.
 _FORMER = {"id", "step", "steps", "label", "observation", "action", "returns"}
 _TAKE_OVER = f"""
@@ -47,8 +50,8 @@ class Pairs:
     """Pairs of segments; the first of the two is called left.
 
     Attributes:
-        observation: ``(pairs, 2, H, observation)``.
-        action: ``(pairs, 2, H, action)``, scaled to [-1, 1].
+        observation: ``(pairs, 2, H, *observation)``, bytes where these are pictures; 0 after an episode's end.
+        action: ``(pairs, 2, H, action)``, scaled to [-1, 1]; NaN after an episode's end.
         returns: true returns ``(pairs, 2)``, for the teacher and the record only.
     """
 
@@ -63,7 +66,7 @@ class PreferenceStore:
     A row is labelled by a teacher as it comes (:meth:`add`), or waits for a person (:meth:`ask`). Its label is 0 where
     left is preferred, 1 where right is, 0.5 where neither is, and missing (NaN in memory) where the question was
     skipped. Every answer and every undo takes the next number, its turn, so that news can be told from what is known.
-    Several processes may have the file open.
+    Several processes may have the file open. Pictures are compressed.
 
     Args:
         path: the file, or ``None`` to keep everything in memory. A file of an earlier bigrad is brought up to date.
@@ -80,7 +83,7 @@ class PreferenceStore:
             )
             self.connection.execute("pragma journal_mode=wal")
             self.connection.execute("pragma synchronous=full")  # an answer survives a power cut, too
-            if self._columns() != set(_COLUMNS):
+            if self._columns() != set(_COLUMNS) or not self._columns("picture"):
                 self._make_tables()
         except (sqlite3.Error, RunError) as error:
             raise RunError(f"{path} is no store of preferences ({error}): restore it or start anew") from error
@@ -164,6 +167,7 @@ class PreferenceStore:
             marks = ", ".join("?" * len(_COLUMNS))
             connection.executemany(f"insert into preference ({_ALL}) values ({marks})", fresh)
             connection.executemany("insert into clip (preference, side, media) values (?, ?, ?)", clips)
+            connection.executemany("insert or ignore into picture values (?, ?)", enumerate(source._picture()))
 
     def load(self, since: int = 0, until: int | None = None) -> tuple[Pairs, Tensor]:
         """Decided pairs and their labels ``(pairs,)``, in the order in which they were asked.
@@ -184,20 +188,23 @@ class PreferenceStore:
             for name in ("steps", "label", "observation", "action", "returns")
         )
         try:
-            segments = [
-                torch.stack(
-                    [
-                        torch.from_numpy(np.frombuffer(blob, np.float32).copy()).reshape(2, length, -1)
-                        for blob, length in zip(blobs, steps, strict=True)
-                    ]
-                )
-                for blobs in (observation, action)
+            picture = self._picture()
+            unpacked = [
+                _unpack(blob, 2 * length * math.prod(picture)) if picture else np.frombuffer(blob, np.float32)
+                for blob, length in zip(observation, steps, strict=True)
             ]
+            shapes = [(2, length, *(picture or (-1,))) for length in steps]
+            seen = torch.from_numpy(np.stack([o.reshape(s) for o, s in zip(unpacked, shapes, strict=True)]))
+            acts = [np.frombuffer(blob, np.float32).reshape(2, n, -1) for blob, n in zip(action, steps, strict=True)]
+            done = torch.from_numpy(np.stack(acts))
             found = np.stack([np.frombuffer(blob, np.float64) for blob in returns])
             labels = torch.tensor(label, dtype=torch.float32)
-        except (ValueError, RuntimeError, TypeError) as error:
+        except (ValueError, RuntimeError, TypeError, zlib.error) as error:
             raise RunError(f"{self.path} holds a damaged pair ({error}): restore it or start anew") from error
-        return Pairs(segments[0], segments[1], found), labels
+        if not picture:  # bigrad 0.1 marked the observation where an episode was over
+            over = seen.isnan().any(-1)
+            seen[over], done[over] = 0, torch.nan
+        return Pairs(seen, done, found), labels
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -241,18 +248,27 @@ class PreferenceStore:
             elif not columns:
                 connection.execute(_TABLE)
             connection.execute(_CLIP)
+            connection.execute(_PICTURE)
             connection.execute(f"select {_ALL} from preference limit 0")  # fails on a table of somebody else's
 
-    def _columns(self) -> set[str]:
-        return {name for _, name, *_ in self.connection.execute("pragma table_info(preference)")}
+    def _columns(self, table: str = "preference") -> set[str]:
+        return {name for _, name, *_ in self.connection.execute(f"pragma table_info({table})")}
+
+    def _picture(self) -> tuple[int, ...]:
+        """The shape of observations that are pictures, else nothing."""
+        return tuple(size for (size,) in self.select("size from picture order by axis"))
 
     def _insert(self, pairs: Pairs, answers: Sequence[tuple[Any, ...]], step: int) -> None:
+        pictures = pairs.observation.dtype == torch.uint8
+        if pictures:
+            shape = enumerate(pairs.observation.shape[3:])
+            self.connection.executemany("insert or ignore into picture values (?, ?)", shape)
         rows = [
             (
                 step,
                 observation.shape[1],
                 *answer,
-                observation.float().cpu().numpy().tobytes(),
+                zlib.compress(observation.cpu().numpy()) if pictures else observation.float().cpu().numpy().tobytes(),
                 action.float().cpu().numpy().tobytes(),
                 np.asarray(returns, dtype=np.float64).tobytes(),
             )
@@ -268,3 +284,8 @@ class PreferenceStore:
 
     def _number(self, what: str, condition: str = "") -> int:
         return int(self.select(f"{what} from preference {condition}")[0][0])
+
+
+def _unpack(blob: bytes, size: int) -> np.ndarray:
+    """So many bytes of a compressed picture, and never more."""
+    return np.frombuffer(zlib.decompressobj().decompress(blob, size), np.uint8)

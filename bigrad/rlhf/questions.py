@@ -14,13 +14,12 @@ from .people import LabelQueue, People
 from .preferences import Pairs
 from .selection import CANDIDATES, disagreement, select
 from .teacher import StepTeacher, SyntheticTeacher, checked_labels
-from .upper_level import accuracy, draw_pairs, draw_places, pairs_at, preference_logits, preference_loss
+from .upper_level import accuracy, draw_places, pairs_at, preference_logits, preference_loss, true_accuracy
 
 if TYPE_CHECKING:
     from .trainer import PreferenceTrainer
 
 ALARM_LABELS = 25  # fewer tell nothing about a reward model
-UNLABELLED = 500  # pairs for the comparison with the true return, which spends no label
 
 
 def ask(trainer: PreferenceTrainer, recent: int, fitted: bool) -> dict[str, Any]:
@@ -116,11 +115,10 @@ def watch(trainer: PreferenceTrainer, pairs: Pairs, label: np.ndarray, row: dict
     row["true_accuracy"] = None
     if isinstance(trainer.teacher, SyntheticTeacher):
         # A generator of its own: what is only looked at must not change the run.
-        random = np.random.default_rng([chosen.seed, trainer.rounds_done])
-        unseen = draw_pairs(trainer.buffer, UNLABELLED, trainer.buffer.size() // 4 + 1, chosen.segment, random)
-        if unseen is not None:
-            right = (1 + np.sign(unseen.returns[:, 1] - unseen.returns[:, 0])) / 2
-            row["true_accuracy"] = accuracy(trainer.reward_model, unseen, right)
+        random, buffer = np.random.default_rng([chosen.seed, trainer.rounds_done]), trainer.buffer
+        row["true_accuracy"] = true_accuracy(
+            trainer.reward_model, buffer, buffer.count // 4 + 1, chosen.segment, random
+        )
         if row["true_accuracy"] is not None and row["true_accuracy"] < 0.5 and len(label) >= ALARM_LABELS:
             alarms.append(f"it ranks {100 * row['true_accuracy']:.0f} % of unlabelled pairs as the true return does")
     row["contradictions"] = contradictions(pairs, label)

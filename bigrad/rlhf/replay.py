@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,17 +12,24 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import Tensor
 
+from .following import Following
 from .reward_model import RewardEnsemble
 from .teacher import ReturnScale
+
+MOST_PICTURES = 4096  # that the scale of the reward is measured on
 
 
 class RelabelledReplayBuffer(ReplayBuffer):
     """stable-baselines3's buffer; it keeps the true rewards and hands out the reward model's.
 
+    Steps are named by their places: a number for each step of each environment, those that were taken at the same time
+    side by side; with one environment the places are the rows of the arrays. Pictures stay bytes, and what follows a
+    step is not kept a second time, see :class:`~bigrad.rlhf.following.Following`.
+
     Attributes:
         reward_model: whose reward is handed out; ``None`` hands out the true one.
         after_end: what a segment holds after the end of its episode (a time limit is no end). ``"zero"``: padding, a
-            place of -1, at which the observation is NaN, and action and reward are 0. ``"absorb"``: its last step,
+            place of -1, at which the action is NaN, and observation and reward are 0. ``"absorb"``: its last step,
             again and again; the model's reward of that step then stands for all that follow, r / (1 - discount).
             ``"exclude"``: there are no such segments.
         discount: of the agent, for ``"absorb"``.
@@ -32,24 +39,76 @@ class RelabelledReplayBuffer(ReplayBuffer):
     after_end: str = "exclude"
     discount: float = 0.0
 
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        device: torch.device | str = "auto",
+        n_envs: int = 1,
+        **settings: Any,
+    ) -> None:
+        pictures = len(observation_space.shape or ()) == 3
+        once = {"optimize_memory_usage": True, "handle_timeout_termination": False} if pictures else {}
+        super().__init__(buffer_size, observation_space, action_space, device, n_envs, **(settings | once))
+        if pictures:  # theirs loses the last observation of an episode that a time limit cuts off
+            self.optimize_memory_usage, self.handle_timeout_termination = False, True
+            self.next_observations = cast(np.ndarray, Following(self.observations, self.dones))
+
+    @property
+    def pictures(self) -> bool:
+        """Whether observations are pictures."""
+        return self.observations.ndim == 5
+
+    @property
+    def count(self) -> int:
+        """How many steps there are, of all environments together; their places are the numbers below."""
+        return self.size() * self.n_envs
+
+    @property
+    def spread(self) -> np.ndarray:
+        """Every place, or so many evenly spread ones as one can look at where each holds a picture."""
+        return np.arange(0, self.count, -(-self.count // MOST_PICTURES) if self.pictures and self.count else 1)
+
+    def ages(self, places: np.ndarray) -> np.ndarray:
+        """How many steps ago, in its own environment, the step at each place was taken; 0 is the newest."""
+        ages: np.ndarray = (self.pos - 1 - places // self.n_envs) % self.buffer_size
+        return ages
+
+    def _at(self, name: str, places: np.ndarray) -> np.ndarray:
+        found: np.ndarray = getattr(self, name)[places // self.n_envs, places % self.n_envs]
+        return found
+
     def _get_samples(self, batch_inds: np.ndarray, env: Any = None) -> ReplayBufferSamples:
-        samples = super()._get_samples(batch_inds, env)
+        places = batch_inds * self.n_envs + np.random.randint(0, self.n_envs, len(batch_inds))  # noqa: NPY002  # theirs
+        observation, ended = self.to_torch(self._at("observations", places)), self.ended(places)
+        actions = self.to_torch(self._at("actions", places))
         if self.reward_model is None:
-            return samples
-        with torch.no_grad():
-            reward = self.reward_model(samples.observations.float(), self._vectors(samples.actions)).unsqueeze(-1)
-        if self.after_end == "absorb":
-            reward = torch.where(samples.dones == 1, reward / (1 - self.discount), reward)
-        return samples._replace(rewards=reward)
+            reward = self.to_torch(self._at("rewards", places))
+        else:
+            seen = observation if self.pictures else observation.float()
+            with torch.no_grad():
+                reward = self.reward_model(seen, self._vectors(actions))
+            if self.after_end == "absorb":
+                reward = torch.where(self.to_torch(ended), reward / (1 - self.discount), reward)
+        both = self._at("observations", places), self._at("next_observations", places)
+        now, following = (self.to_torch(np.asarray(self._normalize_obs(part, env))) for part in both)
+        over = self.to_torch(ended.astype(np.float32))
+        return ReplayBufferSamples(now, actions, following, over.unsqueeze(-1), reward.unsqueeze(-1))
 
     def steps(self, places: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Observations and actions at ``places`` of any shape; NaN and 0 at padding. Discrete actions are one-hot."""
-        seen = self.observations[places, 0].astype(np.float32)
-        observation, action = self.to_torch(seen), self._vectors(self.to_torch(self.actions[places, 0]))
+        """Observations and actions at ``places`` of any shape; 0 and NaN at padding. Discrete actions are one-hot."""
+        observation = self._seen("observations", places)
+        action = self._vectors(self.to_torch(self._at("actions", places)))
         padded = places < 0
         if padded.any():
-            observation[padded], action[padded] = torch.nan, 0
+            observation[padded], action[padded] = 0, torch.nan
         return observation, action
+
+    def _seen(self, name: str, places: np.ndarray) -> Tensor:
+        """Pictures as bytes, all else in single precision."""
+        found = self._at(name, places)
+        return self.to_torch(found if self.pictures else found.astype(np.float32))
 
     def _vectors(self, actions: Tensor) -> Tensor:
         """Actions as vectors, made of numbers ``(*, 1)`` where they are discrete."""
@@ -60,29 +119,35 @@ class RelabelledReplayBuffer(ReplayBuffer):
     def next_steps(self, places: np.ndarray) -> tuple[Tensor, Tensor]:
         """Next observations, and 1 where the episode went on (a time limit is no end), at ``places``."""
         goes_on = (~self.ended(places)).astype(np.float32)
-        return self.to_torch(self.next_observations[places, 0].astype(np.float32)), self.to_torch(goes_on)
+        return self._seen("next_observations", places), self.to_torch(goes_on)
 
     def ended(self, places: np.ndarray) -> np.ndarray:
         """Whether the episode came to its own end with the step at ``places``."""
-        ended: np.ndarray = (self.dones[places, 0] > 0) & (self.timeouts[places, 0] == 0)
+        ended: np.ndarray = (self._at("dones", places) > 0) & (self._at("timeouts", places) == 0)
         return ended
+
+    def _order(self, rows: int) -> np.ndarray:
+        """The places of the latest rows, oldest first ``(rows, envs)``."""
+        found: np.ndarray = (self.pos - rows + np.arange(rows))[:, None] % self.buffer_size
+        return found * self.n_envs + np.arange(self.n_envs)
 
     def segment_starts(self, length: int) -> np.ndarray:
         """Places where a segment of ``length`` steps may begin, oldest first."""
         count = self.size()
-        order = (np.arange(count) + (self.pos if self.full else 0)) % self.buffer_size
+        order, number = self._order(count), np.arange(count)[:, None]
         # Where the episode of each step is over; the running one's last step is the newest of all.
-        last = np.minimum.accumulate(np.where(self.dones[order, 0] > 0, np.arange(count), count - 1)[::-1])[::-1]
-        serves = last - np.arange(count) + 1 >= length
+        over = np.where(self._at("dones", order) > 0, number, count - 1)
+        last = np.minimum.accumulate(over[::-1])[::-1]
+        serves = last - number + 1 >= length
         if self.after_end != "exclude":
-            serves |= self.ended(order[last])
+            serves |= self.ended(np.take_along_axis(order, last, 0))
         starts: np.ndarray = order[serves]
         return starts
 
     def segment(self, starts: np.ndarray, length: int) -> np.ndarray:
         """The places ``(*starts, length)`` of segments; after the end of the episode see ``after_end``."""
-        places = (starts[..., None] + np.arange(length)) % self.buffer_size
-        done = self.dones[places, 0]
+        places = (starts[..., None] + self.n_envs * np.arange(length)) % (self.buffer_size * self.n_envs)
+        done = self._at("dones", places)
         over = done.cumsum(-1) - done > 0
         if self.after_end == "absorb":
             last = np.maximum.accumulate(np.where(over, 0, np.arange(length)), -1)
@@ -93,7 +158,7 @@ class RelabelledReplayBuffer(ReplayBuffer):
 
     def true_rewards(self, places: np.ndarray) -> np.ndarray:
         """True rewards at ``places`` of any shape, 0 at padding."""
-        rewards: np.ndarray = np.where(places < 0, np.float32(0), self.rewards[places, 0])
+        rewards: np.ndarray = np.where(places < 0, np.float32(0), self._at("rewards", places))
         return rewards
 
     def true_returns(self, starts: np.ndarray, length: int) -> np.ndarray:
@@ -108,22 +173,30 @@ class RelabelledReplayBuffer(ReplayBuffer):
 
     def return_scale(self, length: int, episodes: int = 10) -> ReturnScale:
         """How large true returns of segments were over the last episodes; over all steps if none is over yet."""
-        count = self.size()
-        order = (self.pos - count + np.arange(count)) % self.buffer_size
-        edges = np.flatnonzero(self.dones[order, 0]) + 1
-        if len(edges):
-            order = order[edges[-episodes - 1] if len(edges) > episodes else 0 : edges[-1]]
+        whole = self._episodes(self.size(), from_the_start=True)[-episodes:]
+        order = np.concatenate(whole) if whole else self._order(self.size()).ravel()
         starts = self.segment_starts(length)
         returns = self.true_returns(starts[np.isin(starts, order)], length)
         spread = float(returns.std()) if len(returns) else 0.0
-        return ReturnScale(float(self.rewards[order, 0].mean()) * length, spread)
+        return ReturnScale(float(self._at("rewards", order).mean()) * length, spread)
 
     def recent_episodes(self, steps: int) -> list[np.ndarray]:
-        """The places of every episode that began and ended within the last ``steps`` steps, oldest first."""
-        count = min(self.size(), steps)
-        order = (self.pos - count + np.arange(count)) % self.buffer_size
-        edges = np.flatnonzero(self.dones[order, 0]) + 1
-        # An episode begins with the first of these steps where another ended before it, or nothing was overwritten.
-        if not self.full if count == self.size() else self.dones[order[0] - 1, 0]:
-            edges = np.concatenate([[0], edges])
-        return [order[begin:end] for begin, end in pairwise(edges)]
+        """The places of every episode that began and ended within the last ``steps`` steps, the first to end first."""
+        rows = min(self.size(), steps // self.n_envs)
+        return self._episodes(rows, from_the_start=rows == self.size() and not self.full)
+
+    def _episodes(self, rows: int, from_the_start: bool) -> list[np.ndarray]:
+        """The episodes that ended within the latest rows; a first one if it began there, or ``from_the_start``."""
+        if not rows:
+            return []
+        order = self._order(rows)
+        over = self._at("dones", order)
+        # An episode begins with the first of these rows where another ended before it.
+        before = order[0] - self.n_envs
+        begins = np.full(self.n_envs, from_the_start) | ((rows < self.size()) & (self._at("dones", before) > 0))
+        found = []
+        for env in range(self.n_envs):
+            edges = np.flatnonzero(over[:, env]) + 1
+            edges = np.concatenate([[0], edges]) if begins[env] else edges
+            found += [(end, order[begin:end, env]) for begin, end in pairwise(edges)]
+        return [places for _, places in sorted(found, key=lambda episode: episode[0])]

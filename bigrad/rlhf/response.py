@@ -15,7 +15,8 @@ from .agent import SoftAgent
 from .critic import Features, Transitions
 from .replay import RelabelledReplayBuffer
 from .reward_model import RewardEnsemble
-from .upper_level import Term, preference_loss
+from .soft_dqn import SoftDQN
+from .upper_level import Term, preference_loss, totals_at
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,16 @@ def segment_losses(reward: RewardEnsemble, own: tuple[Tensor, Tensor], other: tu
         other: the same of the segments they are compared with ``(other, H, *)``.
     """
     with torch.no_grad():
-        totals = [reward.totals(*steps) for steps in (own, other)]
-        logits = totals[0][:, :, None] - totals[1][:, None, :]
-        belief = torch.sigmoid(logits)
-        members = len(belief)
-        others = (belief.sum(0) - belief) / (members - 1) if members > 1 else belief
-        return preference_loss(logits, others).mean((0, 2))
+        return _expected_losses(*(reward.totals(*steps) for steps in (own, other)))
+
+
+def _expected_losses(own: Tensor, other: Tensor) -> Tensor:
+    """The same from the totals ``(members, own)`` and ``(members, other)``."""
+    logits = own[:, :, None] - other[:, None, :]
+    belief = torch.sigmoid(logits)
+    members = len(belief)
+    others = (belief.sum(0) - belief) / (members - 1) if members > 1 else belief
+    return preference_loss(logits, others).mean((0, 2))
 
 
 def score_weights(losses: list[Tensor], steps: list[int], segment: int) -> list[Tensor]:
@@ -113,11 +118,10 @@ class Shown:
         if not episodes:
             return None
         starts = buffer.segment_starts(length)
-        other = buffer.steps(buffer.segment(random.choice(starts, min(settings.opponents, len(starts)), False), length))
-        losses = []
-        for episode in episodes:
-            places = buffer.segment(buffer.windows(episode, length), length)
-            losses.append(segment_losses(reward, buffer.steps(places), other))
+        drawn = random.choice(starts, min(settings.opponents, len(starts)), False)
+        every = [drawn, *(buffer.windows(episode, length) for episode in episodes)]
+        other, *own = (totals_at(reward, buffer, buffer.segment(part, length)) for part in every)
+        losses = [_expected_losses(totals, other) for totals in own]
         weights = score_weights(losses, [len(episode) for episode in episodes], length)
         return cls(episodes, losses, weights, float(torch.cat(losses).mean()))
 
@@ -157,7 +161,7 @@ def response_term(
     segments = segments_at(agent, buffer, own)
     estimator: ResponseEstimator
     if settings.horizon == 1:
-        segments = replace(segments, after_state=fresh_actions(agent, segments.observation, settings.draws))
+        segments = replace(segments, after_state=fresh_actions(agent, reward, segments.observation, settings.draws))
         estimator = Branches(horizon=1)
     else:
         drawn = Transitions.draw(buffer, features, settings.transitions, random)
@@ -178,9 +182,11 @@ def response_term(
     return [term(which) for which in range(halves)], shown.expected
 
 
-def fresh_actions(agent: SoftAgent, observation: Tensor, draws: int) -> Rollouts:
+def fresh_actions(agent: SoftAgent, reward: RewardEnsemble, observation: Tensor, draws: int) -> Rollouts:
     """Rollouts of one step from states ``(N, 1, *)``: every action by its chance, or fresh ones that count alike."""
     states = observation.squeeze(1)
+    if reward.heads and isinstance(agent, SoftDQN):  # one look is enough: the reward is linear in the action
+        return Rollouts(observation[:, :, None, None], agent.probabilities(states)[:, None, None, None])
     caught: list[Tensor] = []
 
     def catch(seen: Tensor, action: Tensor) -> Tensor:

@@ -22,6 +22,15 @@ class RewardEnsemble(nn.Module):
         members: how many networks.
         width: units of a hidden layer.
         generator: draws the initial weights.
+        heads: for discrete actions: one output for each, and none of them is an input. The reward is linear in the
+            action then, so that at the probabilities of a policy it is its mean over the policy, exactly.
+
+    Example:
+        >>> model = RewardEnsemble(3, 2, heads=True)
+        >>> state, policy = torch.ones(3), torch.tensor([0.25, 0.75])
+        >>> each = torch.stack([model.raw(state, action) for action in torch.eye(2)], -1)
+        >>> torch.allclose(model.raw(state, policy), each @ policy)
+        True
     """
 
     mean: Tensor
@@ -34,10 +43,12 @@ class RewardEnsemble(nn.Module):
         members: int = 3,
         width: int = 64,
         generator: torch.Generator | None = None,
+        heads: bool = False,
     ) -> None:
         super().__init__()
-        self.sizes = (observation_size, action_size)
-        sizes = (observation_size + action_size, width, width, 1)
+        self.sizes, self.heads = (observation_size, action_size), heads
+        inputs, outputs = (0, action_size) if heads else (action_size, 1)
+        sizes = (observation_size + inputs, width, width, outputs)
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for inside, outside in pairwise(sizes):
             bound = 1 / math.sqrt(inside)
@@ -52,32 +63,47 @@ class RewardEnsemble(nn.Module):
 
     def raw(self, observation: Tensor, action: Tensor) -> Tensor:
         """Each member's reward, ``(members, *leading shape)``."""
-        hidden, lead = self._hidden(observation, action)
-        out = torch.baddbmm(self.biases[-1], hidden, self.weights[-1])
-        return out.reshape(out.shape[0], *lead)
+        out = torch.baddbmm(self.biases[-1], self._hidden(observation, action), self.weights[-1])
+        if self.heads:
+            out = (out * action.reshape(-1, action.shape[-1])).sum(-1, keepdim=True)
+        return out.reshape(out.shape[0], *action.shape[:-1])
 
     def totals(self, observation: Tensor, action: Tensor) -> Tensor:
-        """Each member's reward along segments ``(*, H)``: ``(members, *)``; steps whose observation is NaN count 0."""
-        padded = observation.isnan().any(-1)
-        reward = self.raw(*(torch.where(padded.unsqueeze(-1), 0.0, part) for part in (observation, action)))
+        """Each member's reward along segments ``(*, H)``: ``(members, *)``; steps whose action is NaN count 0."""
+        padded = action.isnan().any(-1)
+        reward = self.raw(observation, torch.where(padded.unsqueeze(-1), 0.0, action))
         return reward.masked_fill(padded, 0.0).sum(-1)
 
     def features(self, observation: Tensor, action: Tensor) -> Tensor:
-        """The last hidden layers of all members side by side, ``(*leading shape, members * width)``."""
-        hidden, lead = self._hidden(observation, action)
-        return hidden.movedim(0, 1).reshape(*lead, hidden.shape[0] * hidden.shape[-1])
+        """What all members are linear in ``(*leading shape, d)``: their last hidden layers side by side.
 
-    def _hidden(self, observation: Tensor, action: Tensor) -> tuple[Tensor, torch.Size]:
-        both = torch.cat([observation, action], -1)
-        if both.shape[-1] != sum(self.sizes):
+        With heads these are at the action's own place, ``d = actions * (members * width + 1)``.
+        """
+        hidden = self._hidden(observation, action).movedim(0, 1).flatten(1)
+        if self.heads:
+            constant = torch.ones_like(hidden[:, :1])
+            hidden = (action.reshape(-1, action.shape[-1], 1) * torch.cat([hidden, constant], 1)[:, None]).flatten(1)
+        return hidden.reshape(*action.shape[:-1], hidden.shape[1])
+
+    def _hidden(self, observation: Tensor, action: Tensor) -> Tensor:
+        """The last hidden layers of all steps in one row, ``(members, N, width)``."""
+        both = self._seen(observation, action)
+        if not self.heads:
+            beside = action.reshape(1, both.shape[1], action.shape[-1]).expand(len(both), -1, -1)
+            both = torch.cat([both, beside], -1)
+        hidden = both.expand(self.weights[0].shape[0], -1, -1)
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            hidden = torch.nn.functional.leaky_relu(torch.baddbmm(bias, hidden, weight))
+        return hidden
+
+    def _seen(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Observations as the first layer takes them, ``(members or 1, N, observation)``."""
+        if (observation.shape[-1], action.shape[-1]) != self.sizes:
             raise InputError(
                 f"observation and action have {observation.shape[-1]} and {action.shape[-1]} entries; "
                 f"wanted {self.sizes}"
             )
-        hidden = both.reshape(1, -1, both.shape[-1]).expand(self.weights[0].shape[0], -1, -1)
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            hidden = torch.nn.functional.leaky_relu(torch.baddbmm(bias, hidden, weight))
-        return hidden, both.shape[:-1]
+        return observation.reshape(1, -1, observation.shape[-1])
 
     @torch.no_grad()
     def standardise(self, observation: Tensor, action: Tensor, centred: bool = True) -> None:

@@ -54,7 +54,7 @@ def select(name: str, reward: RewardEnsemble, candidates: Pairs, labelled: Pairs
         return places[:count]
     if score:
         places = places[: max(count, len(places) // 2)]
-    points, known = (pairs.observation.nan_to_num(0.0).flatten(1).cpu() for pairs in (candidates, labelled))
+    points, known = (pairs.observation.flatten(1).float().cpu() for pairs in (candidates, labelled))
     return places[farthest_first(points[places], known, count)]
 
 

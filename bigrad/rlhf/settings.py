@@ -44,6 +44,11 @@ _CHOICES = {
     "label_schedule": LABEL_SCHEDULES,
     "response": RESPONSES,
 }
+# What bigrad 0.1 did not write: its runs had the defaults.
+_LATER = {
+    *("envs", "processes", "signed_rewards", "normalise"),
+    *("learn_temperature", "least_temperature", "update_every", "buffer"),
+}
 _KINDS = {str: "a string", int: "a whole number", float: "a number", bool: "True or False"}
 
 
@@ -52,9 +57,9 @@ class Settings:
     """Every number of a run; the defaults learn Pendulum-v1 in 8,000 steps.
 
     Attributes:
-        env: a registered gymnasium environment with a vector of observations.
+        env: a registered gymnasium environment; observations are vectors or pictures.
         method: see METHODS; "sac" and "softdqn" learn from the true reward.
-        steps: environment steps.
+        steps: environment steps, of all environments together.
         labels: comparisons asked of the teacher.
         seed: of everything.
         warm_up: steps of random behaviour before the first labels.
@@ -81,8 +86,17 @@ class Settings:
         response_shrink: whether the response term is shortened by how much of it is signal; see :func:`signal_share`.
         response_every: upper steps after which the response term is computed anew, at the model as it then is.
         opponents, transitions, draws, ridge: of the response term, see ResponseSettings.
+        envs: environments that are stepped together; the agent is updated as often for each step.
+        processes: whether each of them has a process of its own; a run that goes on then begins new episodes.
+        signed_rewards: whether learner and teacher are given the signs of rewards, as is usual for Atari games; the
+            returns that are written down are the true ones.
+        normalise: whether the agent's networks see observations of mean 0 and deviation 1; rewards stay as they are.
         agent: who learns the policy: "auto", "sac", "tqc" or "softdqn".
         lr, batch, units, discount, temperature: of the agent.
+        learn_temperature: whether SAC or TQC adapt the temperature, which then is where it begins.
+        least_temperature: it is kept above; the response term carries its inverse.
+        update_every: steps of each environment between the agent's updates.
+        buffer: steps that are kept; 0 keeps all.
         episodes: of the evaluation at the end.
     """
 
@@ -119,12 +133,20 @@ class Settings:
     transitions: int = 4096
     draws: int = 8
     ridge: float = 1e-3
+    envs: int = 1
+    processes: bool = False
+    signed_rewards: bool = False
+    normalise: bool = False
     agent: str = "auto"
     lr: float = 1e-3
     batch: int = 64
     units: int = 64
     discount: float = 0.98
     temperature: float = 0.1
+    learn_temperature: bool = False
+    least_temperature: float = 0.01
+    update_every: int = 1
+    buffer: int = 0
     episodes: int = 100
 
     def __post_init__(self) -> None:
@@ -140,7 +162,7 @@ class Settings:
                 raise InputError(f"{name} is {getattr(self, name)!r}; wanted one of {', '.join(known)}")
         whole = ("steps", "rounds", "segment", "members", "width", "batch", "units", "episodes", "draws", "opponents")
         upper = ("first_upper_steps", "upper_steps", "upper_batch", "response_every", "transitions")
-        for name in (*whole, *upper, "warm_up", "on_policy_steps"):
+        for name in (*whole, *upper, "warm_up", "on_policy_steps", "envs", "update_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; wanted at least 1")
         if self.labels < 2 and self.learns_reward:
@@ -152,7 +174,7 @@ class Settings:
             raise InputError(f"discount is {self.discount}; wanted 0 <= discount < 1")
         if self.horizon < 0:
             raise InputError(f"horizon is {self.horizon}; wanted a number of steps, or 0 for all of them")
-        for name in ("temperature", "lr", "reward_step", "penalty"):
+        for name in ("temperature", "least_temperature", "lr", "reward_step", "penalty"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"{name} is {getattr(self, name)}; wanted a positive finite number")
         for name in ("reward_decay", "ridge", "response_weight", "response_limit"):
@@ -160,11 +182,30 @@ class Settings:
                 raise InputError(f"{name} is {getattr(self, name)}; wanted a finite number, at least 0")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed is {self.seed}; wanted 0 <= seed < 2**32")
-        if self.learns_reward and self.steps < self.warm_up + self.rounds:
+        if self.steps % self.stride:
+            raise InputError(
+                f"steps is {self.steps}, envs {self.envs} and update_every {self.update_every}; wanted a multiple of "
+                f"{self.stride} steps"
+            )
+        if self.buffer != 0 and self.buffer < self.segment * self.envs:
+            raise InputError(
+                f"buffer is {self.buffer}; wanted at least {self.segment * self.envs}, a segment of each environment, "
+                "or 0 for all steps"
+            )
+        if self.learn_temperature and self.temperature < self.least_temperature:
+            raise InputError(f"temperature is {self.temperature}; wanted at least {self.least_temperature} to begin at")
+        if self.learn_temperature and self.method == "pbrl":
+            raise InputError("pbrl compares two policies of one temperature; wanted learn_temperature to be false")
+        if self.learns_reward and self.steps < self.warm_up + self.rounds * self.stride:
             raise InputError(
                 f"steps is {self.steps}, warm_up {self.warm_up} and rounds {self.rounds}; wanted more steps than the "
                 "warm-up takes, and one for each round after it"
             )
+
+    @property
+    def stride(self) -> int:
+        """Steps of all environments between updates."""
+        return self.envs * self.update_every
 
     @property
     def learns_reward(self) -> bool:
@@ -202,8 +243,11 @@ class Settings:
             RunError: it is something else.
         """
         known = {field.name for field in fields(cls)}
-        if not isinstance(content, dict) or set(content) != known:
-            odd = sorted(set(content) ^ known) if isinstance(content, dict) else [type(content).__name__]
+        if not isinstance(content, dict) or not known - _LATER <= set(content) <= known:
+            wrong = (
+                set(content) - known | known - _LATER - set(content) if isinstance(content, dict) else {type(content)}
+            )
+            odd = sorted(name if isinstance(name, str) else name.__name__ for name in wrong)
             raise RunError(f"the settings are not those of this version of bigrad: {', '.join(odd[:5])}")
         try:
             return cls(**content)

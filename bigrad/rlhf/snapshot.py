@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import safetensors
 import torch
+import yaml
 from safetensors.torch import save
 from torch import Tensor
 
@@ -58,6 +59,25 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}. Is this the folder of a run?") from error
     except ValueError as error:
+        raise RunError(f"{path} is damaged: {error}. Remove the folder and start anew") from error
+
+
+def write_yaml(path: Path, content: Any) -> None:
+    """Write YAML atomically: plain numbers, strings, lists and dictionaries in their order."""
+    write_atomically(path, yaml.safe_dump(content, sort_keys=False).encode())
+
+
+def read_yaml(path: Path) -> Any:
+    """Read YAML; nothing in it is executed.
+
+    Raises:
+        RunError: the file is missing or no YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}. Is this the folder of a run?") from error
+    except (yaml.YAMLError, ValueError) as error:
         raise RunError(f"{path} is damaged: {error}. Remove the folder and start anew") from error
 
 

@@ -120,12 +120,12 @@ class SoftDQN(SoftAgent, _SoftTargets):
     @torch.no_grad()
     def probabilities(self, observation: Tensor) -> Tensor:
         """``pi(. | s)`` ``(N, actions)``."""
-        return self.policy.scores(observation).softmax(-1)
+        return self.policy.scores(self.seen(observation)).softmax(-1)
 
     @torch.no_grad()
     def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
         """Log-probability of one-hot actions ``(N, actions)`` at ``observation`` ``(N, *observation)``."""
-        found: Tensor = (self.policy.scores(observation).log_softmax(-1) * action).sum(-1)
+        found: Tensor = (self.policy.scores(self.seen(observation)).log_softmax(-1) * action).sum(-1)
         return found
 
     @torch.no_grad()
@@ -142,11 +142,11 @@ class SoftDQN(SoftAgent, _SoftTargets):
     def features(self, observation: Tensor, action: Tensor) -> Tensor:
         """The network's last hidden layer at the action's own place, ``(*leading shape, actions * hidden)``.
 
-        The value is linear in them.
+        The value is linear in them, and they are in the action: at the probabilities of a policy they are their mean.
         """
         network = self.q_net
         lead = action.shape[:-1]
-        flat = observation.reshape(-1, *observation.shape[len(lead) :])
+        flat = self.seen(observation.reshape(-1, *observation.shape[len(lead) :]))
         hidden = network.q_net[:-1](network.extract_features(flat, network.features_extractor))
         both: Tensor = (action.unsqueeze(-1) * hidden.reshape(*lead, 1, -1)).flatten(-2)
         return both

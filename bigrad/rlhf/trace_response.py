@@ -122,7 +122,7 @@ def _terms(
     episodes = [episode for episode in episodes if len(buffer.windows(episode, settings.segment))]
     only = len(episodes) == 1
     if only:
-        every = [episode for episode in buffer.recent_episodes(buffer.size()) if episode[0] != episodes[0][0]]
+        every = [episode for episode in buffer.recent_episodes(buffer.count) if episode[0] != episodes[0][0]]
         episodes += [episode for episode in every if len(buffer.windows(episode, settings.segment))][-1:]
     shown = Shown.of(buffer, reward, episodes, settings, random)
     if shown is None or len(shown.episodes) < 2:

@@ -10,13 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from stable_baselines3.common.logger import Logger, configure
-from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.utils import get_device
 
 from ..errors import InputError, RunError
-from . import environments, run_folder
+from . import run_folder
 from .agents import make_agent
 from .ceilings import Ceiling, ceiling_of
 from .evaluation import true_returns
@@ -25,13 +23,15 @@ from .interruption import on_interrupt
 from .loop import Loop, Place
 from .methods import KINDS
 from .people import People
+from .picture_archive import PictureArchive
+from .picture_reward import reward_ensemble
 from .preferences import PreferenceStore
 from .replay import RelabelledReplayBuffer
 from .result import Result, hardware, versions
-from .reward_model import RewardEnsemble
 from .settings import Settings
+from .side_by_side import side_by_side
 from .teacher import SyntheticTeacher, Teacher
-from .upper_level import accuracy, draw_pairs
+from .upper_level import true_accuracy
 
 
 class PreferenceTrainer:
@@ -52,7 +52,7 @@ class PreferenceTrainer:
         settings: any other field of :class:`Settings`.
 
     Attributes:
-        agent: ``agent.predict`` acts.
+        agent: ``agent.predict`` acts on what the networks see, :meth:`act` on what the environment shows.
         reward_model: ``(observation, scaled action) -> reward``.
         history: what happened, a dictionary for each episode and each round.
 
@@ -92,8 +92,9 @@ class PreferenceTrainer:
         except RuntimeError as error:
             raise InputError(f"device is {device!r}, which torch does not know: {error}") from error
         people = self.teacher if isinstance(self.teacher, People) else None
-        made = environments.make(chosen.env, pictures=people is not None)
-        env = Monitor(people.watch(made) if people else made)
+        if people:
+            people.films.clear()
+        env = side_by_side(chosen, people.watch if people else None)
         self.generators = GlobalGenerators()
         with self.generators:
             self.agent = make_agent(chosen, env, device)
@@ -101,8 +102,8 @@ class PreferenceTrainer:
         streams = np.random.SeedSequence(chosen.seed).spawn(2)
         self.random = np.random.default_rng(streams[0])
         weights = torch.Generator().manual_seed(int(streams[1].generate_state(1)[0]))
-        observations, actions = (spaces.flatdim(space) for space in (env.observation_space, env.action_space))
-        reward_model = RewardEnsemble(observations, actions, chosen.members, chosen.width, weights)
+        shown, taken = self.agent.observation_space, self.agent.action_space
+        reward_model = reward_ensemble(shown, taken, chosen.members, chosen.width, weights)
         self.reward_model = reward_model.to(self.agent.device)
         self.optimizer = torch.optim.AdamW(
             self.reward_model.parameters(), lr=chosen.reward_step, weight_decay=chosen.reward_decay, fused=True
@@ -111,9 +112,10 @@ class PreferenceTrainer:
         self.store = PreferenceStore()
         self.history: list[dict[str, Any]] = []
         self.rounds_done = 0
-        self.place = Place()
+        self.place = Place([0.0] * chosen.envs)
         self.seconds = 0.0
         self.result: Result | None = None
+        self.archive: PictureArchive | None = None
 
     @property
     def buffer(self) -> RelabelledReplayBuffer:
@@ -161,7 +163,7 @@ class PreferenceTrainer:
                 if folder is not None:
                     self.save(folder)
         began = time.perf_counter()
-        policy = None if self.settings.method == "random" else self._act
+        policy = None if self.settings.method == "random" else self.act
         evaluation = true_returns(self.settings.env, policy, self.settings.episodes)
         self.seconds += time.perf_counter() - began
         self.result = self._result(evaluation, command or shlex.join(sys.argv))
@@ -172,6 +174,8 @@ class PreferenceTrainer:
     def _restart_with(self, steps: int) -> None:
         content = {**self.settings.to_json(), "steps": steps}
         device = self.agent.device
+        if self.agent.env is not None:
+            self.agent.env.close()
         self.settings = Settings(**content)
         self._build(device)
 
@@ -213,7 +217,10 @@ class PreferenceTrainer:
         """
         return run_folder.load(cls, Path(path).resolve(), teacher, device)
 
-    def _act(self, observation: np.ndarray) -> np.ndarray:
+    def act(self, observation: np.ndarray) -> np.ndarray:
+        """The best actions the policy knows at observations as the environment gives them ``(*, observation)``."""
+        if self.settings.normalise:
+            observation = self.agent.seen(torch.as_tensor(observation)).numpy()
         return self.agent.predict(observation, deterministic=True)[0]
 
     def _result(self, evaluation: np.ndarray, command: str) -> Result:
@@ -271,11 +278,8 @@ class PreferenceTrainer:
         """On pairs of the policy's last steps that no one has labelled."""
         if not self.settings.learns_reward:
             return None
-        pairs = draw_pairs(self.buffer, 500, 1000, self.settings.segment, np.random.default_rng(self.settings.seed))
-        if pairs is None:
-            return None
-        difference = pairs.returns[:, 1] - pairs.returns[:, 0]
-        return accuracy(self.reward_model, pairs, np.where(difference == 0, 0.5, difference > 0))
+        random = np.random.default_rng(self.settings.seed)
+        return true_accuracy(self.reward_model, self.buffer, 1000, self.settings.segment, random)
 
     def __repr__(self) -> str:
         chosen = self.settings

@@ -18,6 +18,9 @@ from .reward_model import RewardEnsemble
 
 Term = Callable[[], Tensor]
 
+UNLABELLED = {False: 500, True: 100}  # pairs that tell how good the model is; fewer where they are pictures
+AT_ONCE = 4096  # steps that are looked at together
+
 
 def preference_logits(reward: RewardEnsemble, pairs: Pairs) -> Tensor:
     """How much more reward the right segment has, by each member: ``(members, pairs)``."""
@@ -44,7 +47,7 @@ def draw_places(
     """
     starts = buffer.segment_starts(length)
     if reach is not None:
-        starts = starts[(buffer.pos - 1 - starts) % buffer.buffer_size < reach]
+        starts = starts[buffer.ages(starts) < reach]
     if len(starts) == 0:
         return None
     # Coin flips put the recent segment on either side: the side must not tell which one it is.
@@ -67,12 +70,42 @@ def draw_pairs(
 
 def accuracy(reward: RewardEnsemble, pairs: Pairs, label: np.ndarray) -> float | None:
     """Share of decided pairs that the model ranks as ``label`` does; ``None`` where all are ties or skipped."""
+    with torch.no_grad():
+        return _share_right(preference_logits(reward, pairs), label)
+
+
+def true_accuracy(
+    reward: RewardEnsemble, buffer: RelabelledReplayBuffer, recent: int, length: int, random: np.random.Generator
+) -> float | None:
+    """Share of pairs of the buffer that the model ranks as their true returns do; no label is spent.
+
+    ``None`` without a segment, and where all are ties.
+    """
+    places = draw_places(buffer, UNLABELLED[buffer.pictures], recent, length, random)
+    if places is None:
+        return None
+    returns = buffer.true_rewards(places).sum(-1)
+    totals = totals_at(reward, buffer, places)
+    return _share_right(totals[..., 1] - totals[..., 0], (1 + np.sign(returns[:, 1] - returns[:, 0])) / 2)
+
+
+def _share_right(logits: Tensor, label: np.ndarray) -> float | None:
     decided = (label != 0.5) & ~np.isnan(label)
     if not decided.any():
         return None
-    with torch.no_grad():
-        logits = preference_logits(reward, pairs).mean(0).cpu().numpy()
-    return float(((logits > 0) == (label > 0.5))[decided].mean())
+    return float(((logits.mean(0).cpu().numpy() > 0) == (label > 0.5))[decided].mean())
+
+
+@torch.no_grad()
+def totals_at(reward: RewardEnsemble, buffer: RelabelledReplayBuffer, places: np.ndarray) -> Tensor:
+    """Each member's reward along segments at ``places`` ``(*, H)``: ``(members, *)``; a picture is looked at once."""
+    if not buffer.pictures:
+        return reward.totals(*buffer.steps(places))
+    steps, where = np.unique(places, return_inverse=True)
+    parts = [reward.raw(*buffer.steps(some)) for some in np.array_split(steps, -(-len(steps) // AT_ONCE) or 1)]
+    rewards = torch.cat(parts, -1)
+    rewards[:, torch.as_tensor(steps < 0)] = 0  # padding
+    return rewards[:, torch.as_tensor(where.reshape(places.shape))].sum(-1)
 
 
 @dataclass(frozen=True)

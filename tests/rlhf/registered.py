@@ -24,6 +24,14 @@ class Mortal(environments.Point):
         return super().step(action)
 
 
+class Raises(environments.Point):
+    """Fails in its 23rd step."""
+
+    def step(self, action: Any) -> Any:
+        return super().step(action) if self.age < 22 else 1 // 0
+
+
 if "Tiny/Point-v0" not in gymnasium.registry:
     environments.register()
 gymnasium.register("Tiny/Mortal-v0", Mortal, max_episode_steps=environments.LENGTH, disable_env_checker=True)
+gymnasium.register("Tiny/Raises-v0", Raises, max_episode_steps=environments.LENGTH, disable_env_checker=True)

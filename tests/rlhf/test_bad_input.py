@@ -44,7 +44,7 @@ def test_a_name_like_no_other_says_where_the_names_are() -> None:
     [
         ("Tiny/Organ-v0", r"actions MultiDiscrete\(\[3 2\]\), which are not served: .*Pendulum-v1"),
         ("Tiny/Named-v0", r"FlattenObservation"),
-        ("Tiny/Image-v0", r"shape \(8, 8, 3\); image observations are not served yet"),
+        ("Tiny/Image-v0", r"pictures of 8 x 8 pixels; wanted at least 36 on each side: .*ResizeObservation"),
         ("Tiny/Unbounded-v0", r"actions without bounds .*TransformAction"),
         ("Tiny/NeedsBox2D-v0", r"does not install: Box2D .*pip install gymnasium\[box2d\]"),
     ],

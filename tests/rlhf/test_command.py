@@ -132,8 +132,8 @@ def test_resuming_a_foreign_folder_is_refused(
     content: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if content is not None:
-        (tmp_path / "config.json").write_text(content)
-    assert str(tmp_path / "config.json") in refusal(capsys, ["rlhf", "--resume", str(tmp_path)])
+        (tmp_path / "config.yaml").write_text(content)
+    assert str(tmp_path / "config.yaml") in refusal(capsys, ["rlhf", "--resume", str(tmp_path)])
 
 
 @pytest.mark.parametrize("package", ["tyro", "stable_baselines3"])

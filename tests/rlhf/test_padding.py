@@ -58,14 +58,14 @@ def test_segments_are_those_of_a_search(mode: str, capacity: int, steps: int, le
         assert total == pytest.approx(sum(record.reward[n] for n in held), rel=1e-5, abs=1e-6)
 
 
-def test_padding_is_nan_and_its_action_and_reward_are_zero() -> None:
+def test_padding_is_an_action_of_nan_and_its_observation_and_reward_are_zero() -> None:
     record = record_of("zero", 60, 50, 0)
     places = record.buffer.segment(record.buffer.segment_starts(5), 5)
     observation, action = record.buffer.steps(places)
     assert (places < 0).any()
-    assert (observation.isnan().squeeze(-1).numpy() == (places < 0)).all()
-    assert (action[torch.from_numpy(places < 0)] == 0).all()
-    assert (action[torch.from_numpy(places >= 0)] != 0).any()
+    assert (action.isnan().squeeze(-1).numpy() == (places < 0)).all()
+    assert (observation[torch.from_numpy(places < 0)] == 0).all()
+    assert (observation[torch.from_numpy(places >= 0)] != 0).any()
     assert (record.buffer.true_rewards(places)[places < 0] == 0).all()
     assert torch.isfinite(record.buffer.steps(np.arange(50))[0]).all()
 
@@ -75,16 +75,16 @@ def test_a_segment_may_be_longer_than_every_episode() -> None:
     record.buffer.after_end = "zero"
     pairs = draw_pairs(record.buffer, 30, 20, 12, np.random.default_rng(0))
     assert pairs is not None
-    assert pairs.observation.isnan().any()
+    assert pairs.action.isnan().any()
     assert np.isfinite(pairs.returns).all()
 
 
 def padded_steps() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     observation, action = (torch.randn(4, 2, 6, size, generator=generator) for size in (3, 1))
-    observation[1, 0, 4:] = torch.nan
-    observation[2, 1, 1:] = torch.nan
-    action[2, 1, 1:] = 0
+    action[1, 0, 4:] = torch.nan
+    action[2, 1, 1:] = torch.nan
+    observation[2, 1, 1:] = 0
     return observation, action
 
 
@@ -94,7 +94,7 @@ def test_padding_counts_nothing_in_a_total_and_gets_no_gradient() -> None:
     expected = torch.zeros(2, 4, 2)
     for pair in range(4):
         for side in range(2):
-            steps = [t for t in range(6) if not observation[pair, side, t].isnan().any()]
+            steps = [t for t in range(6) if not action[pair, side, t].isnan().any()]
             expected[:, pair, side] = reward.raw(observation[pair, side, steps], action[pair, side, steps]).sum(-1)
     torch.testing.assert_close(totals, expected)
     found = torch.autograd.grad(totals.square().sum(), list(reward.parameters()))
@@ -150,7 +150,7 @@ def test_runs_on_episodes_that_end_are_served(mode: str) -> None:
     run = tiny.trainer("Tiny/Fenced-v0", after_end=mode)
     assert run.learn().labels == tiny.LABELS
     pairs = run.store.load()[0]
-    assert bool(pairs.observation.isnan().any()) == (mode == "zero")
+    assert bool(pairs.action.isnan().any()) == (mode == "zero")
     assert (float(run.reward_model.mean) == 0) == (mode == "zero")
     if mode == "zero":
         seen = np.arange(tiny.rounds(run)[-1]["step"])
@@ -173,5 +173,5 @@ def test_segments_longer_than_every_episode_are_learnt_from() -> None:
     run = tiny.trainer("Tiny/Short-v0", segment=8)
     assert run.learn().labels == tiny.LABELS
     pairs, label = run.store.load()
-    assert pairs.observation.isnan().any(-1).any(-1).all()
+    assert pairs.action.isnan().any(-1).any(-1).all()
     assert len(label) == tiny.LABELS

@@ -159,7 +159,7 @@ def test_a_state_of_another_environment_is_refused(tmp_path: Path, monkeypatch: 
             tiny.trainer().learn(out=tmp_path / "run")
     path = tmp_path / "run" / "checkpoint.safetensors"
     state = load_tree(path)
-    state["episode"]["environment"][-1].pop("state")
+    state["episode"]["environment"][0][-1].pop("state")
     save_tree(path, state)
     with pytest.raises(RunError, match="other attributes"):
         PreferenceTrainer.load(tmp_path / "run")

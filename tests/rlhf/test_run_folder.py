@@ -107,7 +107,7 @@ def test_the_networks_are_there_for_others(finished: tuple[PreferenceTrainer, Pa
 def test_no_file_of_a_run_is_a_pickle_or_half_written(finished: tuple[PreferenceTrainer, Path]) -> None:
     names = {path.name for path in finished[1].iterdir() if not path.name.startswith("labels.sqlite-")}
     assert names == {
-        *("config.json", "checkpoint.safetensors", "labels.sqlite", "history.json", "result.json", "curves.png"),
+        *("config.yaml", "checkpoint.safetensors", "labels.sqlite", "history.json", "result.json", "curves.png"),
         *("policy.safetensors", "policy.json", "reward_model.safetensors", "reward_model.json", "tensorboard"),
     }
 

@@ -16,10 +16,10 @@ from . import tiny
 
 COUNTS = [
     *("steps", "rounds", "segment", "members", "width", "batch", "units", "episodes", "draws", "opponents"),
-    *("warm_up", "first_upper_steps", "upper_steps", "transitions", "on_policy_steps"),
+    *("warm_up", "first_upper_steps", "upper_steps", "transitions", "on_policy_steps", "envs", "update_every"),
 ]
 SHARES = ["first_share", "label_until", "upper_until"]
-POSITIVE = ["temperature", "lr", "reward_step"]
+POSITIVE = ["temperature", "least_temperature", "lr", "reward_step"]
 NOT_NEGATIVE = ["reward_decay", "ridge", "response_weight", "response_limit"]
 REFUSED: list[tuple[str, Any]] = [
     *((name, value) for name in COUNTS for value in (0, -3)),
@@ -28,6 +28,7 @@ REFUSED: list[tuple[str, Any]] = [
     *((name, value) for name in NOT_NEGATIVE for value in (-1.0, float("inf"), float("nan"))),
     *(("discount", value) for value in (-0.1, 1.0, 1.5, float("nan"))),
     *(("labels", value) for value in (0, 1, -5)),
+    *(("buffer", value) for value in (-1, 1, 24)),
     *(("seed", value) for value in (-1, 2**32)),
     *((name, "ppo") for name in ("method", "after_end", "selection", "label_schedule")),
 ]
@@ -42,8 +43,10 @@ def test_a_value_out_of_range_is_named(name: str, value: Any) -> None:
 @pytest.mark.parametrize("name", [field.name for field in fields(Settings)])
 def test_a_value_of_another_kind_is_named(name: str) -> None:
     default = getattr(Settings(), name)
-    for value in (None, [default], True, 3 if isinstance(default, str) else "3", *([1.5] * isinstance(default, int))):
-        with pytest.raises(InputError, match=f"{name} is .*; wanted a "):
+    truth = isinstance(default, bool)
+    other = 3 if isinstance(default, str) or truth else "3"
+    for value in (None, [default], other, *([] if truth else [True]), *([1.5] * isinstance(default, int))):
+        with pytest.raises(InputError, match=f"{name} is .*; wanted (a |True or False)"):
             Settings(**{name: value})
 
 
@@ -177,3 +180,22 @@ def without(name: str) -> dict[str, Any]:
 def test_json_of_something_else_is_refused(content: object, named: str) -> None:
     with pytest.raises(RunError, match=named):
         Settings.from_json(content)
+
+
+def test_a_configuration_of_an_earlier_bigrad_had_the_defaults() -> None:
+    later = ("envs", "processes", "signed_rewards", "normalise", "learn_temperature", "update_every", "buffer")
+    content = Settings(units=17).to_json()
+    for name in (*later, "least_temperature"):
+        content.pop(name)
+    assert Settings.from_json(content) == Settings(units=17)
+
+
+def test_settings_that_do_not_go_together_are_refused() -> None:
+    with pytest.raises(InputError, match=r"steps is 8002, envs 2 and update_every 4; wanted a multiple of 8 steps"):
+        Settings(steps=8_002, envs=2, update_every=4)
+    with pytest.raises(InputError, match=r"temperature is 0\.001; wanted at least 0\.01 to begin at"):
+        Settings(learn_temperature=True, temperature=0.001)
+    with pytest.raises(InputError, match="pbrl compares two policies of one temperature"):
+        Settings(learn_temperature=True, method="pbrl")
+    with pytest.raises(InputError, match=r"steps is 1040, warm_up 1000 and rounds 10"):
+        Settings(steps=1_040, envs=8)

@@ -6,10 +6,12 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from bigrad.errors import BigradError, InputError, RunError
 from bigrad.rlhf import PreferenceTrainer, load_tree, save_tree
@@ -19,8 +21,8 @@ from .test_snapshot import Bomb
 
 def change(name: str, edit: Callable[[Any], Any]) -> Callable[[Path], None]:
     def spoil(folder: Path) -> None:
-        content = json.loads((folder / name).read_text())
-        (folder / name).write_text(json.dumps(edit(content)))
+        content = yaml.safe_load((folder / name).read_text())
+        (folder / name).write_text(yaml.safe_dump(edit(content)))
 
     return spoil
 
@@ -58,22 +60,22 @@ def lose_labels(folder: Path) -> None:
 
 
 SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (shutil.rmtree, r"config\.json cannot be read: .*Is this the folder of a run"),
+    "missing": (shutil.rmtree, r"config\.yaml cannot be read: .*Is this the folder of a run"),
     "empty": (empty, "Is this the folder of a run"),
     "a file": (a_file, "Is this the folder of a run"),
-    "foreign": (write("config.json", b'{"model_type": "bert"}'), "not of a run of this version of bigrad"),
-    "config cut": (write("config.json", b'{"format": '), r"config\.json is damaged"),
-    "config binary": (write("config.json", b"\xff\xfe\x00"), r"config\.json is damaged"),
-    "config a list": (write("config.json", b"[]"), "not of a run of this version of bigrad"),
-    "later format": (change("config.json", lambda c: c | {"format": "bigrad run 99"}), "bigrad run 1"),
-    "no settings": (change("config.json", lambda c: {"format": c["format"]}), "settings are not those"),
-    "odd teacher": (change("config.json", lambda c: c | {"teacher": {"beta": []}}), "does not fit"),
+    "foreign": (write("config.yaml", b'{"model_type": "bert"}'), "not of a run of this version of bigrad"),
+    "config cut": (write("config.yaml", b'{"format": '), r"config\.yaml is damaged"),
+    "config binary": (write("config.yaml", b"\xff\xfe\x00"), r"config\.yaml is damaged"),
+    "config a list": (write("config.yaml", b"[]"), "not of a run of this version of bigrad"),
+    "later format": (change("config.yaml", lambda c: c | {"format": "bigrad run 99"}), "bigrad run 1"),
+    "no settings": (change("config.yaml", lambda c: {"format": c["format"]}), "settings are not those"),
+    "odd teacher": (change("config.yaml", lambda c: c | {"teacher": {"beta": []}}), "does not fit"),
     "other settings": (
-        change("config.json", lambda c: c | {"settings": c["settings"] | {"units": 17}}),
+        change("config.yaml", lambda c: c | {"settings": c["settings"] | {"units": 17}}),
         r"checkpoint\.safetensors does not fit its configuration",
     ),
     "other environment": (
-        change("config.json", lambda c: c | {"settings": c["settings"] | {"env": "Tiny/Plane-v0"}}),
+        change("config.yaml", lambda c: c | {"settings": c["settings"] | {"env": "Tiny/Plane-v0"}}),
         r"checkpoint\.safetensors does not fit its configuration",
     ),
     "no checkpoint": (lambda folder: (folder / "checkpoint.safetensors").unlink(), "does not exist"),
@@ -100,12 +102,12 @@ def test_a_spoilt_folder_is_refused_with_a_reason(how: str, folder: Path) -> Non
 
 
 def test_a_run_on_an_environment_that_is_gone_names_it(folder: Path) -> None:
-    change("config.json", lambda c: c | {"settings": c["settings"] | {"env": "Tiny/Pont-v0"}})(folder)
+    change("config.yaml", lambda c: c | {"settings": c["settings"] | {"env": "Tiny/Pont-v0"}})(folder)
     with pytest.raises(InputError, match="Tiny/Point-v0"):
         PreferenceTrainer.load(folder)
 
 
-@pytest.mark.parametrize("name", ["config.json", "checkpoint.safetensors", "labels.sqlite"])
+@pytest.mark.parametrize("name", ["config.yaml", "checkpoint.safetensors", "labels.sqlite"])
 def test_nothing_in_a_folder_is_executed(name: str, folder: Path, tmp_path: Path) -> None:
     for path in folder.glob("labels.sqlite-*"):
         path.unlink()
@@ -119,3 +121,15 @@ def test_a_history_that_people_read_is_not_needed(folder: Path, finished: tuple[
     assert json.loads((folder / "history.json").read_text()) == finished[0].history
     (folder / "history.json").write_text("spoilt")
     assert PreferenceTrainer.load(folder).history == finished[0].history
+
+
+def test_a_configuration_in_json_is_still_read(folder: Path, finished: tuple[PreferenceTrainer, Path]) -> None:
+    content = yaml.safe_load((folder / "config.yaml").read_text())
+    content["settings"]["reward_decay"] = 1e-5  # YAML would take JSON's 1e-05 for a word
+    (folder / "config.yaml").unlink()
+    (folder / "config.json").write_text(json.dumps(content, indent=2))
+    run = PreferenceTrainer.load(folder)
+    assert run.settings == replace(finished[0].settings, reward_decay=1e-5)
+    run.save(folder)
+    (folder / "config.json").unlink()
+    assert PreferenceTrainer.load(folder).settings == run.settings

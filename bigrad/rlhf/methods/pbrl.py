@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -12,7 +13,6 @@ from stable_baselines3.common.logger import Logger
 from torch import Tensor, nn
 
 from ...mdp import LeastSquaresCritic, Segments
-from .. import environments
 from ..agent import SoftAgent
 from ..agents import make_agent
 from ..critic import Features, Transitions
@@ -20,6 +20,7 @@ from ..generators import GlobalGenerators
 from ..replay import RelabelledReplayBuffer
 from ..response import ResponseSettings, Shown
 from ..reward_model import RewardEnsemble
+from ..side_by_side import side_by_side
 from ..upper_level import Term
 from .method import Method
 
@@ -80,9 +81,12 @@ class PBRL(Method):
     def second(self) -> SoftAgent:
         """A copy of the agent that acts."""
         with GlobalGenerators():  # an agent that is made seeds them anew
-            env = environments.make(self.settings.env)
-            second = make_agent(self.settings, env, self.agent.device)
+            env = side_by_side(replace(self.settings, processes=False))
+            second = make_agent(
+                replace(self.settings, buffer=self.settings.segment * env.num_envs), env, self.agent.device
+            )
             env.close()
+        second._vec_normalize_env = self.agent.get_vec_normalize_env()  # noqa: SLF001
         second.set_logger(Logger(None, []))
         own: Any = copy.deepcopy(self.agent.get_parameters())
         second.set_parameters(own, exact_match=True, device=second.device)
@@ -181,7 +185,7 @@ def value_gap(
         settings: of the critic.
         random: draws the steps.
     """
-    starts = [episode[0] for episode in buffer.recent_episodes(buffer.size())]
+    starts = [episode[0] for episode in buffer.recent_episodes(buffer.count)]
     if not starts:
         return None
     observation, action = buffer.steps(np.array(starts))

@@ -11,8 +11,7 @@ from typing import Literal
 
 from ...errors import InputError, RunError
 from ..preferences import PreferenceStore
-from ..run_folder import CONFIG, LABELS
-from ..snapshot import read_json
+from ..run_folder import LABELS, config_path, read_config
 
 CHOICES = {"left": 0.0, "right": 1.0, "equal": 0.5, "skip": None}
 """What can be said of a pair, and the label that it becomes where left is shown on the left."""
@@ -42,11 +41,13 @@ class LabelDesk:
 
     def __init__(self, folder: Path, who: str = "") -> None:
         self.folder, self.who = folder, who
-        config = read_json(folder / CONFIG)
+        config = read_config(folder)
         try:
             self.budget = int(config["settings"]["labels"])
         except (KeyError, TypeError, ValueError) as error:
-            raise RunError(f"{folder / CONFIG} does not say how many labels the run wants: is this a run?") from error
+            raise RunError(
+                f"{config_path(folder)} does not say how many labels the run wants: is this a run?"
+            ) from error
         if not (folder / LABELS).is_file():
             raise RunError(f"{folder / LABELS} does not exist: start the run first, it puts its questions there")
         self.store = PreferenceStore(folder / LABELS)

@@ -18,7 +18,8 @@ class People:
     """Whoever sits at ``bigrad label``: pairs wait in the store, the run goes on, and answers come when they come.
 
     Args:
-        megabytes: what the pictures of the agent's steps may take in memory; pairs are of steps that still have one.
+        megabytes: what the pictures of an environment's steps may take in memory; pairs are of steps that still have
+            one.
         seed: of which segment is shown on which side; ``None`` lets chance decide.
 
     Example:
@@ -33,18 +34,18 @@ class People:
         if not megabytes > 0:
             raise InputError(f"megabytes is {megabytes}; wanted a positive number: clips are made of pictures")
         self.megabytes, self.seed = megabytes, seed
-        self.film: Film | None = None
+        self.films: list[Film] = []
         self.queue: LabelQueue | None = None
 
     @property
     def reach(self) -> int:
         """How many of the latest steps there are pictures of."""
-        return 0 if self.film is None else self.film.reach
+        return min((film.reach for film in self.films), default=0)
 
     def watch(self, env: gymnasium.Env[Any, Any]) -> Film:
-        """The same environment, filmed from now on; it must render ``"rgb_array"``."""
-        self.film = Film(env, self.megabytes)
-        return self.film
+        """The same environment, filmed from now on; it must render ``"rgb_array"``. Several are filmed in turn."""
+        self.films.append(Film(env, self.megabytes))
+        return self.films[-1]
 
     def ask(
         self, store: PreferenceStore, buffer: RelabelledReplayBuffer, places: np.ndarray, pairs: Pairs, step: int
@@ -55,10 +56,12 @@ class People:
             InputError: the environment is not watched, or there is no picture of a step.
             RunError: the questions could not be stored.
         """
-        if self.film is None:
+        if not self.films:
             raise InputError("no film was made of this run: people.watch(env) comes before the agent acts")
-        ages = np.where(places < 0, -1, (buffer.pos - 1 - places) % buffer.buffer_size)
-        self.of(store).ask(pairs, self.film.clips(ages), step)
+        ages = np.where(places < 0, -1, buffer.ages(places))
+        films = [[self.films[side[0] % buffer.n_envs] for side in pair] for pair in places.tolist()]
+        clips = [(a.clip(left), b.clip(right)) for (a, b), (left, right) in zip(films, ages, strict=True)]
+        self.of(store).ask(pairs, clips, step)
 
     def of(self, store: PreferenceStore) -> LabelQueue:
         """The queue of a run's store; it tells answers that come from now on."""

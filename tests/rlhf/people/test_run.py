@@ -51,7 +51,7 @@ class Person:
     def __call__(self, age: int) -> None:
         if age == self.stops_at:
             raise KeyboardInterrupt
-        if age < self.late or not (self.folder / "config.json").exists():
+        if age < self.late or not (self.folder / "config.yaml").exists():
             return
         self.desk = self.desk or LabelDesk(self.folder)
         while (question := self.desk.next()) is not None:
