@@ -20,7 +20,7 @@ export OMP_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench reproduce lint types docs-check clean
+.PHONY: help demo test bench reproduce lint types devices docs-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,8 +35,11 @@ demo: $(INSTALLED) ## learn a reward model and a policy from preferences, five m
 	@out=$(OUT); n=2; while [ -e "$$out" ]; do out=$(OUT)-$$n; n=$$((n + 1)); done; set -x; \
 	$(RLHF) --seed $(SEED) --out "$$out"
 
-test: lint types ## every check: lint, types, house rules, tests, doctests, README, wheel, devices
+test: lint ## every check: lint, types, house rules, tests, doctests, README, wheel, devices
+	$(MAKE) -j 2 types devices
 	$(BIN)/pytest -n 2 --dist worksteal --doctest-modules bigrad tests
+
+devices: $(INSTALLED) ## every layer on a pretend device, in a process of its own
 	$(BIN)/pytest tests/device
 
 bench: $(INSTALLED) ## measure beside the peers: all tables, or TABLE=qp; FULL=1 adds what takes hours

@@ -17,10 +17,7 @@ from typing import Any
 
 from record import replace_text
 
-from bigrad.rlhf import Settings
-from bigrad.rlhf.comparison import Outcome, Outcomes, Run, Task
-from bigrad.rlhf.comparison.judgement import judge
-from bigrad.rlhf.comparison.report import as_markdown
+from bigrad.rlhf import Settings, comparison
 
 RECORDS = Path(__file__).resolve().parent / "results" / "preferences"
 APART = ("settings", "versions", "hardware", "command")
@@ -59,10 +56,12 @@ def table(content: dict[str, Any]) -> str:
         labels = None if run["teacher"] is None else run["labels"]
         settings = Settings(**own | {"env": run["env"], "seed": run["seed"]} | ({"labels": labels} if labels else {}))
         name = "/".join(map(str, identity(run)))
-        planned = Run(Task(run["env"], run["teacher"], labels), run["arm"], settings, {}, Path(name))
-        outcomes.append(Outcome(planned, {**run, **content["origins"][run["origin"]]}, ()))
-    every = Outcomes(outcomes)
-    return as_markdown(every, judge(every), "python benchmarks/preferences.py NAME FOLDER ...")
+        planned = comparison.Run(
+            comparison.Task(run["env"], run["teacher"], labels), run["arm"], settings, {}, Path(name)
+        )
+        outcomes.append(comparison.Outcome(planned, {**run, **content["origins"][run["origin"]]}, ()))
+    every = comparison.Outcomes(outcomes)
+    return comparison.as_markdown(every, comparison.judge(every), "python benchmarks/preferences.py NAME FOLDER ...")
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ class Options:
     """Factor of the response term; 1 is the hyper-gradient's own scale, 0 switches it off."""
     envs: int = _DEFAULT.envs
     """Environments that are stepped together."""
-    processes: bool = _DEFAULT.processes
+    env_processes: bool = _DEFAULT.env_processes
     """Give each environment a process of its own."""
     signed_rewards: bool = _DEFAULT.signed_rewards
     """Learn from the signs of rewards, as is usual for Atari games; results are measured in the true ones."""

@@ -46,7 +46,7 @@ _CHOICES = {
 }
 # What bigrad 0.1 did not write: its runs had the defaults.
 _LATER = {
-    *("envs", "processes", "signed_rewards", "normalise"),
+    *("envs", "env_processes", "signed_rewards", "normalise"),
     *("learn_temperature", "least_temperature", "update_every", "buffer"),
 }
 _KINDS = {str: "a string", int: "a whole number", float: "a number", bool: "True or False"}
@@ -87,7 +87,7 @@ class Settings:
         response_every: upper steps after which the response term is computed anew, at the model as it then is.
         opponents, transitions, draws, ridge: of the response term, see ResponseSettings.
         envs: environments that are stepped together; the agent is updated as often for each step.
-        processes: whether each of them has a process of its own; a run that goes on then begins new episodes.
+        env_processes: whether each of them has a process of its own; a run that goes on then begins new episodes.
         signed_rewards: whether learner and teacher are given the signs of rewards, as is usual for Atari games; the
             returns that are written down are the true ones.
         normalise: whether the agent's networks see observations of mean 0 and deviation 1; rewards stay as they are.
@@ -134,7 +134,7 @@ class Settings:
     draws: int = 8
     ridge: float = 1e-3
     envs: int = 1
-    processes: bool = False
+    env_processes: bool = False
     signed_rewards: bool = False
     normalise: bool = False
     agent: str = "auto"

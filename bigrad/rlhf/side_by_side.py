@@ -90,17 +90,17 @@ def side_by_side(chosen: Settings, watch: Callable[[gymnasium.Env], gymnasium.En
         InputError: the settings do not go together.
         MissingPackage, UnsupportedError: as :func:`~bigrad.rlhf.environments.make` raises them.
     """
-    if watch and chosen.processes:
-        raise InputError("processes is true, and what people compare is filmed in the run's own; wanted false")
+    if watch and chosen.env_processes:
+        raise InputError("env_processes is true, and what people compare is filmed in the run's own; wanted false")
 
     def one() -> gymnasium.Env[Any, Any]:
         made = make(chosen.env, pictures=watch is not None)
         signed = SignedReward(made) if chosen.signed_rewards else made
         return Monitor(watch(signed) if watch else signed)
 
-    if chosen.processes:
+    if chosen.env_processes:
         one().close()  # what is wrong with it is said here
-    envs: VecEnv = (InProcesses if chosen.processes else InTurn)([one] * chosen.envs)
+    envs: VecEnv = (InProcesses if chosen.env_processes else InTurn)([one] * chosen.envs)
     if chosen.normalise and len(envs.observation_space.shape or ()) == 3:
         envs.close()
         raise InputError(f"normalise is true, and {chosen.env} shows pictures, which are scaled anyway; wanted false")

@@ -37,7 +37,7 @@ def test_parl_says_why_not_and_what_instead() -> None:
     ("changes", "named"),
     [
         ({"method": "random-walk"}, "wanted one of sobirl, drlhf, pbrl, hpgd, sac, softdqn, random"),
-        ({"response": "none"}, "response is 'none'; wanted one of critic, trace"),
+        ({"response": "none"}, "response is 'none'; wanted one of critic, critics, trace"),
         ({"horizon": -1}, "horizon is -1"),
         ({"penalty": 0.0}, "penalty is 0.0; wanted a positive"),
     ],

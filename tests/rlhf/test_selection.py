@@ -108,7 +108,7 @@ def test_no_pair_is_chosen_twice_and_padding_is_served(name: str) -> None:
     shown = pairs(20)
     same = Pairs(shown.observation[:1].repeat(20, 1, 1, 1), shown.action[:1].repeat(20, 1, 1, 1), shown.returns)
     assert sorted(select(name, model(), same, shown, 20).tolist()) == list(range(20))
-    shown.observation[:, 1, 2:] = torch.nan
+    shown.observation[:, 1, 2:], shown.action[:, 1, 2:] = 0.0, torch.nan
     chosen = select(name, model(), shown, pairs(3), 5).tolist()
     assert len(set(chosen)) == 5
 

@@ -183,7 +183,7 @@ def test_json_of_something_else_is_refused(content: object, named: str) -> None:
 
 
 def test_a_configuration_of_an_earlier_bigrad_had_the_defaults() -> None:
-    later = ("envs", "processes", "signed_rewards", "normalise", "learn_temperature", "update_every", "buffer")
+    later = ("envs", "env_processes", "signed_rewards", "normalise", "learn_temperature", "update_every", "buffer")
     content = Settings(units=17).to_json()
     for name in (*later, "least_temperature"):
         content.pop(name)

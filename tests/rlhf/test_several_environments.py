@@ -150,8 +150,8 @@ def test_stopped_by_ctrl_c_and_resumed(share: float, tmp_path: Path, monkeypatch
 
 
 def test_people_and_processes_do_not_go_together() -> None:
-    with pytest.raises(InputError, match="processes is true, and what people compare is filmed"):
-        tiny.trainer("Pendulum-v1", teacher=People(), processes=True)
+    with pytest.raises(InputError, match="env_processes is true, and what people compare is filmed"):
+        tiny.trainer("Pendulum-v1", teacher=People(), env_processes=True)
 
 
 def test_clips_show_the_environment_of_their_steps() -> None:
@@ -182,10 +182,13 @@ def test_an_environment_that_raises_loses_nothing(tmp_path: Path, monkeypatch: p
     assert again.buffer.dones[21].tolist() == again.buffer.timeouts[21].tolist() == [1, 1]
 
 
-def test_processes_of_their_own_give_the_same_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_processes_of_their_own_give_the_same_run(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2]))  # the processes import the environment
     name, runs = "tests.rlhf.registered:Tiny/Raises-v0", []
     for processes in (False, True):
-        run = tiny.trainer(name, method="drlhf", processes=processes)
+        run = tiny.trainer(name, method="drlhf", env_processes=processes)
         with pytest.raises(InputError, match=r"raised .*in a step .*mend it, and resume the run"):
             run.learn(out=tmp_path / str(processes))
         assert run.agent.env is not None

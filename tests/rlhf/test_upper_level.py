@@ -194,6 +194,6 @@ def test_the_share_of_signal_leaves_the_least_error() -> None:
     truth = torch.randn(20_000, generator=generator)
     left, right = (truth + 3 * torch.randn(20_000, generator=generator) for _ in range(2))
     mean = (left + right) / 2
-    assert signal_share(left, right) == pytest.approx(float(mean @ truth / (mean @ mean)), abs=0.02)
+    assert signal_share(left, right) == pytest.approx(float(mean @ truth / (mean @ mean)), abs=0.04)
     assert signal_share(left, -left) == 0
     assert signal_share(truth, truth) == pytest.approx(1)

@@ -8,7 +8,7 @@ from .judgement import Judgement, judge
 from .lock import held
 from .outcome import Outcome, Outcomes, against_labels, against_steps
 from .plan import TEACHERS, Run, Task, Variant, others, plan
-from .report import write_records, write_report
+from .report import as_markdown, write_records, write_report
 from .workers import environment, failure, work, workers_on
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "against_labels",
     "against_steps",
     "aggregate",
+    "as_markdown",
     "band",
     "difference",
     "environment",

@@ -81,7 +81,7 @@ class PBRL(Method):
     def second(self) -> SoftAgent:
         """A copy of the agent that acts."""
         with GlobalGenerators():  # an agent that is made seeds them anew
-            env = side_by_side(replace(self.settings, processes=False))
+            env = side_by_side(replace(self.settings, env_processes=False))
             second = make_agent(
                 replace(self.settings, buffer=self.settings.segment * env.num_envs), env, self.agent.device
             )

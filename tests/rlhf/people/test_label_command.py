@@ -87,7 +87,7 @@ def test_what_is_no_port_is_refused(port: str, folder: Path, capsys: pytest.Capt
 @needs_label
 def test_what_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = refusal(capsys, ["--run", str(tmp_path / "nowhere"), "--no-open"])
-    assert re.search(r"config\.json cannot be read: .*Is this the folder of a run", said)
+    assert re.search(r"config\.yaml cannot be read: .*Is this the folder of a run", said)
     assert not (tmp_path / "nowhere").exists()
 
 

@@ -96,7 +96,7 @@ def test_an_earlier_file_is_brought_up_to_date(tmp_path: Path) -> None:
     store.ask(room.pairs(1, 4), room.clips(1, 4), 8, [False])
     assert (store.count, store.waiting, store.turn) == (4, 1, 4)
     tables = store.connection.execute("select name from sqlite_master where type = 'table'").fetchall()
-    assert {name for (name,) in tables} == {"preference", "clip"}
+    assert {name for (name,) in tables} == {"preference", "clip", "picture"}
 
 
 def test_a_file_of_somebody_else_is_refused_untouched(tmp_path: Path) -> None:
