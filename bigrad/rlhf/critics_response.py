@@ -84,7 +84,7 @@ def ahead(weight: Tensor, segment: int, discount: float) -> tuple[Tensor, np.nda
         discount: a step.
     """
     steps = len(weight)
-    booked = weight - torch.cat([weight[1:], 0 * weight[:1]])
+    booked = weight - torch.cat([weight[1:], weight.new_zeros(1)])
     costs = torch.zeros_like(booked)
     for k in range(min(segment, steps)):
         costs[: steps - k] += discount**k * booked[k:]

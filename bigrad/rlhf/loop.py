@@ -196,7 +196,7 @@ class Loop(BaseCallback):
         terms, expected = trainer.method.terms(episodes)
         halves = halves_of(terms, trainer.reward_model)
         share = signal_share(*halves) if halves else None
-        if share is not None and trainer.settings.response_shrink:
+        if share is not None and chosen.response_shrink:
             terms = [lambda term=term: share * term() for term in terms]  # type: ignore[misc]
         row.update(
             agreement=agreement(*halves) if halves else None,

@@ -81,7 +81,11 @@ class RelabelledReplayBuffer(ReplayBuffer):
 
     def _get_samples(self, batch_inds: np.ndarray, env: Any = None) -> ReplayBufferSamples:
         places = batch_inds * self.n_envs + np.random.randint(0, self.n_envs, len(batch_inds))  # noqa: NPY002  # theirs
-        observation, ended = self.to_torch(self._at("observations", places)), self.ended(places)
+        raw, ended = self._at("observations", places), self.ended(places)
+        observation = now = self.to_torch(raw)
+        if env is not None:
+            now = self.to_torch(np.asarray(self._normalize_obs(raw, env)))
+        following = self.to_torch(np.asarray(self._normalize_obs(self._at("next_observations", places), env)))
         actions = self.to_torch(self._at("actions", places))
         if self.reward_model is None:
             reward = self.to_torch(self._at("rewards", places))
@@ -91,8 +95,6 @@ class RelabelledReplayBuffer(ReplayBuffer):
                 reward = self.reward_model(seen, self._vectors(actions))
             if self.after_end == "absorb":
                 reward = torch.where(self.to_torch(ended), reward / (1 - self.discount), reward)
-        both = self._at("observations", places), self._at("next_observations", places)
-        now, following = (self.to_torch(np.asarray(self._normalize_obs(part, env))) for part in both)
         over = self.to_torch(ended.astype(np.float32))
         return ReplayBufferSamples(now, actions, following, over.unsqueeze(-1), reward.unsqueeze(-1))
 

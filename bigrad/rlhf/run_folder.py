@@ -134,11 +134,7 @@ def save(folder: Path, trainer: PreferenceTrainer) -> None:
             "observation_shape": list(observations.shape or ()),
             "temperature": agent.temperature,
             **acts,
-            **(
-                {}
-                if scale is None
-                else {f"observation_{name}": np.asarray(part).tolist() for name, part in scale.items()}
-            ),
+            **{f"observation_{name}": np.asarray(part).tolist() for name, part in (scale or {}).items()},
         },
     )
     save_tree(folder / "reward_model.safetensors", dict(trainer.reward_model.state_dict()))

@@ -44,11 +44,11 @@ _CHOICES = {
     "label_schedule": LABEL_SCHEDULES,
     "response": RESPONSES,
 }
-# What bigrad 0.1 did not write: its runs had the defaults.
-_LATER = {
-    *("envs", "env_processes", "signed_rewards", "normalise"),
-    *("learn_temperature", "least_temperature", "update_every", "buffer"),
-}
+# What runs of bigrad 0.1 did not write down: they had the defaults, but for steps on all pairs with a fresh response.
+_LATER = (
+    *("envs", "env_processes", "signed_rewards", "normalise", "learn_temperature", "least_temperature"),
+    *("update_every", "buffer", "upper_batch", "response_every", "response_shrink"),
+)
 _KINDS = {str: "a string", int: "a whole number", float: "a number", bool: "True or False"}
 
 
@@ -242,12 +242,12 @@ class Settings:
         Raises:
             RunError: it is something else.
         """
-        known = {field.name for field in fields(cls)}
-        if not isinstance(content, dict) or not known - _LATER <= set(content) <= known:
-            wrong = (
-                set(content) - known | known - _LATER - set(content) if isinstance(content, dict) else {type(content)}
-            )
-            odd = sorted(name if isinstance(name, str) else name.__name__ for name in wrong)
+        if not isinstance(content, dict):
+            raise RunError(f"the settings are not those of this version of bigrad: {type(content).__name__}")
+        defaults = {field.name: field.default for field in fields(cls)}
+        former = {"upper_batch": content.get("labels") or 1, "response_every": 1}
+        content = {name: defaults[name] for name in _LATER} | former | content
+        if odd := sorted(map(str, set(content) ^ set(defaults))):
             raise RunError(f"the settings are not those of this version of bigrad: {', '.join(odd[:5])}")
         try:
             return cls(**content)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,7 @@ def read_json(path: Path) -> Any:
     Raises:
         RunError: the file is missing or no JSON.
     """
-    try:
-        return json.loads(path.read_text())
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}. Is this the folder of a run?") from error
-    except ValueError as error:
-        raise RunError(f"{path} is damaged: {error}. Remove the folder and start anew") from error
+    return _read(path, json.loads)
 
 
 def write_yaml(path: Path, content: Any) -> None:
@@ -73,8 +69,12 @@ def read_yaml(path: Path) -> Any:
     Raises:
         RunError: the file is missing or no YAML.
     """
+    return _read(path, yaml.safe_load)
+
+
+def _read(path: Path, parse: Callable[[str], Any]) -> Any:
     try:
-        return yaml.safe_load(path.read_text())
+        return parse(path.read_text())
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}. Is this the folder of a run?") from error
     except (yaml.YAMLError, ValueError) as error:

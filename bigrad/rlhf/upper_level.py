@@ -98,9 +98,7 @@ def _share_right(logits: Tensor, label: np.ndarray) -> float | None:
 
 @torch.no_grad()
 def totals_at(reward: RewardEnsemble, buffer: RelabelledReplayBuffer, places: np.ndarray) -> Tensor:
-    """Each member's reward along segments at ``places`` ``(*, H)``: ``(members, *)``; a picture is looked at once."""
-    if not buffer.pictures:
-        return reward.totals(*buffer.steps(places))
+    """Each member's reward along segments at ``places`` ``(*, H)``: ``(members, *)``; each step is looked at once."""
     steps, where = np.unique(places, return_inverse=True)
     parts = [reward.raw(*buffer.steps(some)) for some in np.array_split(steps, -(-len(steps) // AT_ONCE) or 1)]
     rewards = torch.cat(parts, -1)

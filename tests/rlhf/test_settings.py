@@ -182,12 +182,12 @@ def test_json_of_something_else_is_refused(content: object, named: str) -> None:
         Settings.from_json(content)
 
 
-def test_a_configuration_of_an_earlier_bigrad_had_the_defaults() -> None:
+def test_a_configuration_of_an_earlier_bigrad_had_the_defaults_and_took_steps_on_all_pairs() -> None:
     later = ("envs", "env_processes", "signed_rewards", "normalise", "learn_temperature", "update_every", "buffer")
-    content = Settings(units=17).to_json()
-    for name in (*later, "least_temperature"):
+    content = Settings(units=17, labels=150).to_json()
+    for name in (*later, "least_temperature", "upper_batch", "response_every", "response_shrink"):
         content.pop(name)
-    assert Settings.from_json(content) == Settings(units=17)
+    assert Settings.from_json(content) == Settings(units=17, labels=150, upper_batch=150, response_every=1)
 
 
 def test_settings_that_do_not_go_together_are_refused() -> None:
