@@ -107,10 +107,10 @@ def peers() -> dict[str, Callable[[], Criterion]]:
 
         return ready
 
-    def on_path(make: Callable[[], Any]) -> Callable[[], Criterion]:
+    def on_path(make: Callable[[], Any], size: int = 1) -> Callable[[], Criterion]:
         def ready() -> Criterion:
             layer = make()
-            return lambda w, c, y, z: nn.functional.l1_loss(layer(w), y)
+            return lambda w, c, y, z: nn.functional.l1_loss(layer(w), y) * size
 
         return ready
 
@@ -119,7 +119,7 @@ def peers() -> dict[str, Callable[[], Criterion]]:
         "Fenchel-Young": by_loss(lambda: pyepo.func.perturbedFenchelYoung(model, n_samples=samples)),
         "straight-through": on_cost(lambda: pyepo.func.negativeIdentity(model)),
         "blackbox, step 20": on_cost(lambda: pyepo.func.blackboxOpt(model, lambd=20)),
-        "I-MLE, step 10": on_path(lambda: pyepo.func.implicitMLE(model, n_samples=samples)),
+        "I-MLE, step 10": on_path(lambda: pyepo.func.implicitMLE(model, n_samples=samples), len(example.edges())),
         "adaptive I-MLE": on_path(lambda: pyepo.func.adaptiveImplicitMLE(model, n_samples=samples)),
         "perturbed, score": on_path(lambda: pyepo.func.perturbedOpt(model, n_samples=samples)),
     }

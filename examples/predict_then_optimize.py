@@ -8,7 +8,8 @@ much more than the best path the chosen ones cost, over what the best ones cost.
 The baseline in two stages fits the costs by least squares and never solves. The other methods learn through the solver:
 
 - on the cost of the chosen path: identity, straight-through, blackbox, whose answer is one path;
-- on the distance to the best path: I-MLE and perturbed optimizers, whose answer is the mean of three;
+- on the distance to the best path: I-MLE and perturbed optimizers, whose answer is the mean of three; the distance is
+  a mean over edges, but summed over them for I-MLE with a fixed step, whose step is one of gradients of that size;
 - by a loss of their own: Fenchel-Young from the best path, SPO+ from the best path and the costs.
 
 Blackbox and I-MLE come with the fixed steps of the literature, and with one that is relative to each cost.
@@ -111,6 +112,13 @@ class OnPath(OnCost):
         return l1_loss(self.layer(w), y)
 
 
+class OnEdges(OnCost):
+    """The same, not divided by the number of edges: a fixed step is a step on gradients of some size."""
+
+    def forward(self, w: Tensor, _: Tensor, y: Tensor) -> Tensor:
+        return l1_loss(self.layer(w), y) * y.shape[-1]
+
+
 def fenchel_young(noise: Normal | LogNormal, generator: torch.Generator) -> Loss:
     loss = FenchelYoung(ORACLE, noise=noise, samples=SAMPLES, generator=generator)
     return lambda w, c, y: loss(w, y)
@@ -124,7 +132,7 @@ METHODS: dict[str, Callable[[torch.Generator], Loss]] = {
     "straight-through": lambda g: OnCost(StraightThrough()),
     "blackbox, step 20": lambda g: OnCost(Blackbox(20.0)),
     "blackbox, relative step, two-sided": lambda g: OnCost(Blackbox(RelativeStep(1.0), two_sided=True)),
-    "I-MLE, step 10": lambda g: OnPath(IMLE(10.0, SAMPLES, generator=g)),
+    "I-MLE, step 10": lambda g: OnEdges(IMLE(10.0, SAMPLES, generator=g)),
     "I-MLE, relative step": lambda g: OnPath(IMLE(RelativeStep(1.0), SAMPLES, generator=g)),
     "adaptive I-MLE": lambda g: OnPath(AdaptiveIMLE(samples=SAMPLES, generator=g)),
     "perturbed, score": lambda g: OnPath(PerturbedOptimizer(SAMPLES, Normal(1.0), generator=g)),
