@@ -128,6 +128,8 @@ class Cholesky(Dense):
 
 def multiply(matrix: Tensor, u: Tensor) -> Tensor:
     """``matrix @ u`` for ``u`` ``(*more, *batch, n)``; one matrix takes its many vectors as columns."""
+    if matrix.ndim == 2 and u.ndim == 1:
+        return matrix @ u
     return _by_columns(lambda columns: matrix @ columns, u, matrix.ndim - 2)
 
 

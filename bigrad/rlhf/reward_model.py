@@ -93,7 +93,7 @@ class RewardEnsemble(nn.Module):
             both = torch.cat([both, beside], -1)
         hidden = both.expand(self.weights[0].shape[0], -1, -1)
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            hidden = torch.nn.functional.leaky_relu(torch.baddbmm(bias, hidden, weight))
+            hidden = torch.nn.functional.leaky_relu(torch.baddbmm(bias, hidden, weight), inplace=True)
         return hidden
 
     def _seen(self, observation: Tensor, action: Tensor) -> Tensor:

@@ -15,8 +15,9 @@ from bigrad.rlhf import LabelDesk, People, PreferenceTrainer
 
 from .. import tiny
 from ..environments import LENGTH, Point
+from ..picture_environments import Dot
 
-FILMED = "Tiny/Filmed-v0"
+FILMED, SEEN = "Tiny/Filmed-v0", "Tiny/FilmedDot-v0"
 
 
 class Filmed(Point):
@@ -38,7 +39,27 @@ class Filmed(Point):
         return np.full((8, 8, 3), int(127 + 10 * self.state[0]), np.uint8)
 
 
+class FilmedDot(Dot):
+    """What the agent sees are pictures already; people see others of the same."""
+
+    metadata: ClassVar[dict[str, Any]] = Filmed.metadata
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__()
+        self.render_mode, self.age = render_mode, 0
+
+    def step(self, action: Any) -> Any:
+        self.age += 1
+        if self.render_mode:
+            Filmed.at_every_step(self.age)
+        return super().step(action)
+
+    def render(self) -> Any:
+        return self.see()[..., :1].repeat(3, -1)
+
+
 gymnasium.register(FILMED, Filmed, max_episode_steps=LENGTH, disable_env_checker=True)
+gymnasium.register(SEEN, FilmedDot, max_episode_steps=LENGTH, disable_env_checker=True)
 
 
 class Person:
@@ -66,17 +87,21 @@ def hire(monkeypatch: pytest.MonkeyPatch) -> Callable[[Person], None]:
 
 
 @pytest.mark.usefixtures("unpainted")
-@pytest.mark.parametrize("method", ["sobirl", "drlhf"])
-def test_the_run_learns_of_answers_as_they_come(method: str, tmp_path: Path, hire: Callable[[Person], None]) -> None:
+@pytest.mark.parametrize(("env", "method"), [(FILMED, "sobirl"), (FILMED, "drlhf"), (SEEN, "drlhf")])
+def test_the_run_learns_of_answers_as_they_come(
+    env: str, method: str, tmp_path: Path, hire: Callable[[Person], None]
+) -> None:
     hire(Person(tmp_path / "run", late=30))
-    run = tiny.trainer(FILMED, teacher=People(seed=0), method=method)
+    run = tiny.trainer(env, teacher=People(seed=0), method=method)
     result = run.learn(out=tmp_path / "run")
     rounds = [row for row in run.history if "upper_steps" in row]
     assert [(row["labels"], row["upper_steps"] > 0) for row in rounds[:2]] == [(0, False), (8, True)]
     assert result.labels == run.store.count == run.store.asked - run.store.waiting
     assert run.store.asked == tiny.LABELS
     pairs, label = run.store.load()
-    assert np.array_equal(label.numpy(), pairs.returns[:, 1] > pairs.returns[:, 0])
+    gain = pairs.returns[:, 1] - pairs.returns[:, 0]
+    assert np.array_equal(label.numpy()[gain != 0], gain[gain != 0] > 0)
+    assert (gain != 0).mean() > 0.7
     assert all(row.get("fresh_accuracy") is None for row in rounds[:2])
     assert rounds[2]["fresh_accuracy"] is not None
 
