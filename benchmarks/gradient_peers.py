@@ -38,6 +38,15 @@ def backward_of(layer: Layer, problem: InnerProblem, keep: bool = False) -> Phas
     return {"prepare": prepare, "backward": backward}
 
 
+def in_a_row(phases: Phases, count: int) -> Phases:
+    """``count`` backward passes on one graph, as for the rows of a Jacobian or for several losses."""
+
+    def backward(graph: Any) -> Tensor:
+        return [phases["backward"](graph) for _ in range(count)][-1]
+
+    return phases | {"backward": backward}
+
+
 def bigrad_layer(problem: InnerProblem, linear_solver: Any = None, init: Tensor | None = None) -> Layer:
     """bigrad's argmin; the default linear solver where none is given."""
     import bigrad
@@ -85,11 +94,12 @@ def torchopt_default(problem: InnerProblem, rtol: float | None = None) -> Phases
     return backward_of(torchopt_layer(problem, solve), problem)
 
 
-def torchopt_cg(problem: InnerProblem, rtol: float = 1e-5, most: int | None = None) -> Phases:
+def torchopt_cg(problem: InnerProblem, rtol: float = 1e-5, most: int | None = None, keep: bool = False) -> Phases:
     """Conjugate gradients."""
     import torchopt
 
-    return backward_of(torchopt_layer(problem, torchopt.linear_solve.solve_cg(rtol=rtol, maxiter=most)), problem)
+    solve = torchopt.linear_solve.solve_cg(rtol=rtol, maxiter=most)
+    return backward_of(torchopt_layer(problem, solve), problem, keep)
 
 
 def torchopt_inverse(problem: InnerProblem) -> Phases:
