@@ -6,7 +6,7 @@ benchmark_bilevel hands its solvers functions ``f(inner_var, outer_var, start, b
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -18,8 +18,9 @@ from torch import Tensor
 Loss = Callable[..., Any]
 
 
-def to_jax(part: Tensor) -> jax.Array:
-    return jax.numpy.asarray(part.detach().numpy())
+def to_numpy(part: Tensor) -> np.ndarray:
+    """What a compiled function takes at once; an array of jax costs a dispatch of its own."""
+    return part.detach().numpy()
 
 
 def to_torch(part: Any) -> Tensor:
@@ -39,14 +40,29 @@ def oracle(lower: Loss, upper: Loss, sizes: tuple[int, int], init: tuple[Any, An
         return jax.grad(upper, argnums=(0, 1))(y, x, start=start, batch_size=size)
 
     def inner(y: Tensor, x: Tensor, v: Tensor, batch: slice) -> tuple[Tensor, Tensor, Tensor]:
-        first, second, third = products(to_jax(y), to_jax(x), to_jax(v), batch.start, batch.stop - batch.start)
+        first, second, third = products(to_numpy(y), to_numpy(x), to_numpy(v), batch.start, batch.stop - batch.start)
         return to_torch(first), to_torch(second), to_torch(third)
 
     def outer(y: Tensor, x: Tensor, batch: slice) -> tuple[Tensor, Tensor]:
-        first, second = slopes(to_jax(y), to_jax(x), batch.start, batch.stop - batch.start)
+        first, second = slopes(to_numpy(y), to_numpy(x), batch.start, batch.stop - batch.start)
         return to_torch(first), to_torch(second)
 
     return Oracle(inner, outer, sizes, (to_torch(init[0]), to_torch(init[1])))
+
+
+@cache
+def slope_of(f: Loss) -> Loss:
+    return jax.jit(jax.grad(f, argnums=(0, 1)))
+
+
+@cache
+def products_of(f: Loss) -> Loss:
+    """Of a point and a vector: the Hessian times the vector."""
+
+    def products(y: jax.Array, x: jax.Array, below: jax.Array, above: jax.Array) -> Any:
+        return jax.vjp(jax.grad(f, argnums=(0, 1)), y, x)[1]((below, above))
+
+    return jax.jit(products)
 
 
 class Value(torch.autograd.Function):
@@ -56,7 +72,7 @@ class Value(torch.autograd.Function):
     def forward(ctx: Any, y: Tensor, x: Tensor, f: Loss) -> Tensor:
         ctx.save_for_backward(y, x)
         ctx.f = f
-        return to_torch(f(to_jax(y), to_jax(x)))
+        return to_torch(f(to_numpy(y), to_numpy(x)))
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, Tensor, None]:
@@ -71,13 +87,12 @@ class Slope(torch.autograd.Function):
     def forward(ctx: Any, y: Tensor, x: Tensor, f: Loss) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(y, x)
         ctx.f = f
-        below, above = jax.grad(f, argnums=(0, 1))(to_jax(y), to_jax(x))
+        below, above = slope_of(f)(to_numpy(y), to_numpy(x))
         return to_torch(below), to_torch(above)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, below: Tensor, above: Tensor) -> tuple[Tensor, Tensor, None]:
         y, x = ctx.saved_tensors
-        _, pull = jax.vjp(jax.grad(ctx.f, argnums=(0, 1)), to_jax(y), to_jax(x))
-        first, second = pull((to_jax(below), to_jax(above)))
+        first, second = products_of(ctx.f)(to_numpy(y), to_numpy(x), to_numpy(below), to_numpy(above))
         return to_torch(first), to_torch(second), None

@@ -14,7 +14,8 @@ pytest.importorskip("sklearn", reason='needs pip install "bigrad[examples]"')
 BENCHMARKS = str(Path(__file__).resolve().parent.parent / "benchmarks")
 sys.path.insert(0, BENCHMARKS)
 
-from fixed_points import Equilibria, by_hand  # noqa: E402  # the scripts are no package
+import checkout  # noqa: E402  # the scripts are no package
+from fixed_points import Equilibria, by_hand  # noqa: E402
 from scaling import chain  # noqa: E402
 from stochastic_methods import Memory, batches, implicit, single_loop  # noqa: E402
 from stochastic_problems import D, Problem, simulated  # noqa: E402
@@ -84,6 +85,38 @@ def test_calls_are_counted_by_samples(small: Problem) -> None:
 def test_the_implicit_method_descends(small: Problem) -> None:
     x = last(itertools.islice(implicit(small.oracle(), small.lower, 1.0), 12))
     assert small.squared_norm(x) < 0.1 * small.squared_norm(small.init[1])
+
+
+def test_without_checkout_or_benchopt_the_row_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def absent(name: str) -> None:
+        raise checkout.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setenv("BENCHMARK_BILEVEL", str(tmp_path))
+    (row,) = checkout.beside(True)
+    assert row["failure"] == "did not run: BENCHMARK_BILEVEL names no checkout"
+    (tmp_path / "objective.py").touch()
+    monkeypatch.setattr(checkout.metadata, "distribution", absent)
+    (row,) = checkout.beside(True)
+    assert row["failure"] == "did not run: pip install benchopt, with jax and torch"
+
+
+def test_solvers_are_read_at_equal_seconds_with_their_best_steps() -> None:
+    curves = {
+        "SABA[batch_size=64,outer_ratio=0.1,step_size=0.1]": [(0.0, 9.0), (1.0, 4.0), (3.0, 0.0)],
+        "SABA[batch_size=64,outer_ratio=1.0,step_size=0.1]": [(0.0, 9.0), (1.5, 2.0), (2.5, 1.0)],
+        "bigrad-SABA[batch_size=64,outer_ratio=1.0,step_size=0.1]": [(0.0, 9.0)],
+    }
+    points = [
+        {"solver_name": name, "time": time, "objective_value": value}
+        for name, curve in curves.items()
+        for time, value in curve
+    ]
+    found = {row["solvers"]: row for row in checkout.rows(points, 2.0)}
+    assert list(found) == [*checkout.OURS, *checkout.THEIRS]
+    best = {"steps": "outer_ratio=1.0, step_size=0.1", "start": 9.0, "squared norm": 2.0, "s": 1.5}
+    assert found["SABA"] == {"solvers": "SABA"} | best
+    assert found["bigrad-SABA"]["squared norm"] == 9.0
+    assert found["SOBA"]["failure"] == "diverged or raised with every step"
 
 
 def test_equilibria_know_their_gradients() -> None:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from benchopt import BaseSolver
+from benchopt.stopping_criterion import SufficientProgressCriterion
 from jax_oracle import oracle
 from stochastic_methods import Point, single_loop
 
@@ -19,7 +20,7 @@ class Solver(BaseSolver):
     """
 
     name = "bigrad-SABA"
-    sampling_strategy = "callback"
+    stopping_criterion = SufficientProgressCriterion(patience=12_800, strategy="callback")  # as its own solvers have
     parameters: ClassVar = {
         "step_size": [0.1],
         "outer_ratio": [1.0],
@@ -42,6 +43,12 @@ class Solver(BaseSolver):
         self.oracle = oracle(f_inner, f_outer, (n_inner_samples, n_outer_samples), (inner_var0, outer_var0))
         self.outer_var = outer_var0
         self.inner_var = inner_var0
+        next(self.points())  # compiles, before the time starts
+
+    @staticmethod
+    def get_next(stop_val: int) -> int:
+        """Every block of iterations is a point of the curve."""
+        return stop_val + 1
 
     def points(self) -> Iterator[Point]:
         """The iteration."""
