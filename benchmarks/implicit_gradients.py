@@ -158,7 +158,7 @@ def adjoint_rows(problem: InnerProblem, design: Tensor, ask: Ask, repetitions: i
         rung = rungs[name]
         entries.append((EACH.format(name), rung, lambda again=again, rung=rung: ways.in_a_row(again(rung), ROW)))
     cases = [lazy(name, make) for name, _, make in entries]
-    interleave(cases, repetitions, budget=60.0)
+    interleave(cases, repetitions, budget=45.0)
     limit = next(case for case in cases if case.name.endswith("retained graph")).milliseconds("backward")
     rows: list[Row] = []
     for case, (_, rung, _) in zip(cases, entries, strict=True):
@@ -261,7 +261,7 @@ def first_call(quick: bool) -> list[Row]:
     """The extra milliseconds of the first forward and backward pass of a fresh process."""
     rows: list[Row] = []
     for name in ("bigrad", "torchopt", "by hand"):
-        found = [child(str(HERE / "first_call.py"), name) for _ in range(1 if quick else 5)]
+        found = [child(str(HERE / "first_call.py"), name) for _ in range(1 if quick else 3)]
         failures = [answer["failure"] for answer in found if "failure" in answer]
         if failures:
             rows.append({"way": name, "failure": failures[0]})

@@ -12,7 +12,6 @@ from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor
 
 from ..errors import InputError
-from .denormals import flushed_denormals
 from .preferences import Pairs
 from .progress import progress_bar
 from .questions import ask, nothing_to_fit, watch
@@ -175,12 +174,11 @@ class Loop(BaseCallback):
         pairs = Pairs(pairs.observation.to(device), pairs.action.to(device), pairs.returns)
         label = label.to(device)
         taken, indirect = [], []
-        with flushed_denormals():
-            for step, some in enumerate(batches(len(label), chosen.upper_batch, count, trainer.random)):
-                if step % chosen.response_every == 0:
-                    indirect = response_gradient(response, reward, chosen.response_weight)
-                batch = Pairs(pairs.observation[some], pairs.action[some], pairs.returns[some])
-                taken.append(upper_step(reward, trainer.optimizer, batch, label[some], indirect, chosen.response_limit))
+        for step, some in enumerate(batches(len(label), chosen.upper_batch, count, trainer.random)):
+            if step % chosen.response_every == 0:
+                indirect = response_gradient(response, reward, chosen.response_weight)
+            batch = Pairs(pairs.observation[some], pairs.action[some], pairs.returns[some])
+            taken.append(upper_step(reward, trainer.optimizer, batch, label[some], indirect, chosen.response_limit))
         every = buffer.spread
         # Where an episode is over the reward is 0: then 0 is no matter of choice.
         reward.standardise(*buffer.steps(every), buffer.after_end != "zero" or not buffer.ended(every).any())

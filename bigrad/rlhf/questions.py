@@ -182,6 +182,20 @@ def nothing_to_fit(trainer: PreferenceTrainer) -> None:
     warnings.warn(f"{found}: until it answers one, the policy has no reward", UserWarning, stacklevel=2)
 
 
+def warn_of_no_response(trainer: PreferenceTrainer) -> None:
+    """Say so where the policy's answer to the reward could not be estimated in any round of a run."""
+    chosen, later = trainer.settings, [row for row in trainer.history if row.get("upper_steps")][1:]
+    if not trainer.method.answers or not later or any(row["ratio"] is not None for row in later):
+        return
+    warnings.warn(
+        f"this run of {chosen.method} had no response term: within {chosen.on_policy_steps} steps before each round "
+        f"no episode of {chosen.env} was whole and held a segment of {chosen.segment} steps. Choose more "
+        "on_policy_steps or shorter segments",
+        UserWarning,
+        stacklevel=2,
+    )
+
+
 def _answered(queue: LabelQueue) -> tuple[Pairs, np.ndarray]:
     pairs, label = queue.collect()
     return pairs, label.double().numpy()

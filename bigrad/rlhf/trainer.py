@@ -26,6 +26,7 @@ from .people import People
 from .picture_archive import PictureArchive
 from .picture_reward import reward_ensemble
 from .preferences import PreferenceStore
+from .questions import warn_of_no_response
 from .replay import RelabelledReplayBuffer
 from .result import Result, hardware, versions
 from .settings import Settings
@@ -166,6 +167,7 @@ class PreferenceTrainer:
         policy = None if self.settings.method == "random" else self.act
         evaluation = true_returns(self.settings.env, policy, self.settings.episodes)
         self.seconds += time.perf_counter() - began
+        warn_of_no_response(self)
         self.result = self._result(evaluation, command or shlex.join(sys.argv))
         if folder is not None:
             run_folder.write_result(folder, self.result, self.history)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..calculus import gradients_of
 from ..errors import Diverged
+from .denormals import flushed_denormals
 from .preferences import Pairs
 from .replay import RelabelledReplayBuffer
 from .reward_model import RewardEnsemble
@@ -121,6 +122,7 @@ class UpperStep:
     estimated: float
 
 
+@flushed_denormals()
 def upper_step(
     reward: RewardEnsemble,
     optimizer: torch.optim.Optimizer,
@@ -167,6 +169,7 @@ def upper_step(
     return UpperStep(float(loss.detach()), ratio, estimated)
 
 
+@flushed_denormals()
 def response_gradient(terms: Sequence[Term], reward: RewardEnsemble, weight: float) -> list[Tensor]:
     """The gradient of the mean of the terms times ``weight``, a part for each parameter; empty without terms."""
     if not terms:

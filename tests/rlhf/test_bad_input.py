@@ -142,6 +142,7 @@ def test_a_teacher_who_answers_something_else_is_refused(answer: Any, tmp_path: 
     assert PreferenceTrainer.load(tmp_path / "run").store.count == 0
 
 
+@pytest.mark.filterwarnings("ignore:this run of sobirl had no response")
 @pytest.mark.parametrize("answer", [[1, 0, 0.5, 0.25, 1, 0, 1, 0], np.ones(8, int), np.ones(8, bool)])
 def test_a_teacher_may_answer_in_any_numbers(answer: Any) -> None:
     run = tiny.trainer(teacher=Odd(answer), first_share=1.0, labels=8, steps=30)

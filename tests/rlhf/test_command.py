@@ -48,6 +48,7 @@ def refusal(capsys: pytest.CaptureFixture[str], argv: list[str]) -> str:
     return err
 
 
+@pytest.mark.filterwarnings("ignore:this run of sobirl had no response")
 def test_a_run_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "a run"
     argv = [*RUN, "--out", str(folder), "--seed", "3", "--beta", "inf", "--temperature", "0.2"]

@@ -208,6 +208,7 @@ def test_one_look_gives_the_mean_over_the_policy() -> None:
     torch.testing.assert_close(features.expected(seen), run.agent.mean(features, seen, 2))
 
 
+@pytest.mark.filterwarnings("ignore:this run of sobirl had no response")
 def test_the_reward_model_finds_the_middle() -> None:
     """Labels of segments that differ in how far the square is from the middle."""
     fit = {"first_upper_steps": 40, "reward_step": 1e-2}

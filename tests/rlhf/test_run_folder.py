@@ -78,6 +78,7 @@ def ctrl_c() -> Any:
     raise KeyboardInterrupt
 
 
+@pytest.mark.filterwarnings("ignore:this run of sobirl had no response")
 def test_saving_again_adds_what_is_new(tmp_path: Path) -> None:
     run = tiny.trainer(teacher=tiny.Stops(2))
     with pytest.raises(KeyboardInterrupt):

@@ -140,6 +140,7 @@ def stop(*arguments: Any, **settings: Any) -> Any:
     raise KeyboardInterrupt
 
 
+@pytest.mark.filterwarnings("ignore:this run of sobirl had no response")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -219,7 +220,8 @@ def test_other_environments_are_served(env: str) -> None:
 
 def test_a_run_that_never_has_a_whole_episode_in_time_has_no_response() -> None:
     run = tiny.trainer(on_policy_steps=5)
-    result = run.learn()
+    with pytest.warns(UserWarning, match="had no response term: within 5 steps .* Choose more on_policy_steps"):
+        result = run.learn()
     assert result.labels == tiny.LABELS
     assert result.response_ratio is None
     assert result.response_share == 0
