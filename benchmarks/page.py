@@ -41,6 +41,7 @@ SECTIONS = {  # record: title
     "response_bias_short": "Response of a policy: bias, short run",
     "rlhf_step": "RLHF: upper step and whole runs",
     "rlhf_step_short": "RLHF: upper step and shorter runs",
+    "beamrider": "RLHF: pictures",
     "scaling": "Scaling",
     "stochastic_bilevel": "Stochastic bilevel methods",
     "import_time": "Import time",

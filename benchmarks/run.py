@@ -92,6 +92,7 @@ TABLES: dict[str, Table] = {
     "response": with_short("response_forms", 1.5, arguments=("--repeats", "8"), full_minutes=40.0),
     "bias": with_short("response_bias", 1.5, arguments=("--segments", "1000"), full_minutes=40.0),
     "rlhf_step": with_short("rlhf_step", 3.5, beside=("imitation",), full=("--full",), full_minutes=60.0),
+    "beamrider": Table("beamrider", 0.0, full=(), full_minutes=30.0),
     "scaling": Table("scaling", 2.5),
     "stochastic": Table("stochastic_bilevel", 3.0),
 }

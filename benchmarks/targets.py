@@ -21,6 +21,7 @@ JUDGED = {
     "response_forms": "response of a policy: variance at equal environment steps",
     "response_bias": "response of a policy: bias",
     "rlhf_step": "RLHF: the upper step beside imitation, whole runs beside plain SAC",
+    "beamrider": "RLHF on pictures: steady memory, and that of the buffer beside stable-baselines3's",
     "scaling": "scaling: cost over the bare product or solve",
     "stochastic_bilevel": "stochastic bilevel methods on the problems of benchmark_bilevel",
 }
