@@ -46,7 +46,7 @@ def flat(parts: list[Tensor]) -> Tensor:
 
 
 def compiled() -> None:
-    """On a fresh machine numba compiles for half a minute at the first program; its cache holds from then on."""
+    """On a fresh machine numba compiles at the first program; its cache holds from then on."""
     way_of("bigrad", WAYS["bigrad"], QUICK[0], programs(QUICK[0])).once()
 
 

@@ -152,7 +152,7 @@ class _Root(torch.autograd.Function):
         with calculus.precise(y.device):
             if torch.is_grad_enabled() or calculus.transforming():
                 u = _Root.apply(adjoint, start, cotangent, y, *inputs)
-            else:  # nobody will differentiate it: the same solve, without the third of a millisecond that apply takes
+            else:  # nobody will differentiate it: the same solve, without what apply costs
                 u = adjoint.solved(start, (cotangent, y.detach(), *(tensor.detach() for tensor in inputs)))
             return None, None, *_pullback(ctx, y, inputs)(-u)
 

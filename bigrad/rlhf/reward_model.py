@@ -71,8 +71,6 @@ class RewardEnsemble(nn.Module):
     def totals(self, observation: Tensor, action: Tensor) -> Tensor:
         """Each member's reward along segments ``(*, H)``: ``(members, *)``; steps whose action is NaN count 0."""
         padded = action.isnan().any(-1)
-        if not padded.any():
-            return self.raw(observation, action).sum(-1)
         reward = self.raw(observation, torch.where(padded.unsqueeze(-1), 0.0, action))
         return reward.masked_fill(padded, 0.0).sum(-1)
 
