@@ -5,11 +5,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from bigrad.rlhf import Pairs, PreferenceTrainer
+from bigrad.rlhf import Pairs, PreferenceTrainer, RewardEnsemble, upper_step
 
 from . import tiny
 
@@ -81,3 +82,18 @@ def test_a_response_is_shortened_by_its_share_of_signal(monkeypatch: pytest.Monk
     assert any(row.get("signal_share") == 0.25 for row in run.history)
     assert any(float(tensor.norm()) > 0 for tensor in whole)
     torch.testing.assert_close(part, [0.25 * tensor for tensor in whole])
+
+
+def test_upper_steps_and_responses_flush_denormals_and_leave_them_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    def flushes() -> bool:
+        return bool((torch.tensor([1e-30]) * 1e-10 == 0).item())
+
+    upper, seen = import_module(".upper_level", "bigrad.rlhf"), list[bool]()
+    plain = upper.gradients_of
+    monkeypatch.setattr(upper, "gradients_of", lambda *given: (seen.append(flushes()), plain(*given))[1])
+    reward = RewardEnsemble(3, 1)
+    pairs = Pairs(torch.ones(2, 2, 5, 3), torch.zeros(2, 2, 5, 1), np.zeros((2, 2)))
+    upper_step(reward, torch.optim.SGD(reward.parameters(), lr=0.1), pairs, torch.ones(2), [], 1.0)
+    upper.response_gradient([lambda: reward.weights[0].sum()], reward, 1.0)
+    assert seen == [True, True]
+    assert not flushes()
