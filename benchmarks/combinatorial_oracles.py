@@ -75,7 +75,7 @@ def grids(quick: bool) -> list[Row]:
             "torch": lambda cost=cost: ShortestPath(compiled=False)(cost),
             "numba": lambda cost=cost: ShortestPath(compiled=True)(cost),
         }
-        cases = measure(ways, cost, 3 if quick else 15, 60.0)
+        cases = measure(ways, cost, 3 if quick else 11, 30.0)
         wanted = {("heapq", "torch"): 15.0, ("csgraph, loop", "numba"): 4.0, ("csgraph, one call", "numba"): 1.0}
         wanted |= {("heapq", "numba"): 100.0} if size in (12, 24) else {}
         found += rows(f"grid {size}x{size}", cases, wanted)
@@ -137,7 +137,7 @@ def pool(quick: bool) -> list[Row]:
     ways: Ways = {"one process": lambda: alone(cost), "two": lambda: shared(cost)}
     try:
         with all_cores():
-            cases = measure(ways, cost, 3 if quick else 7, 60.0)
+            cases = measure(ways, cost, 3 if quick else 7, 40.0)
     finally:
         shared.close()
     found = rows("own solver", cases, {("one process", "two"): 1.6})

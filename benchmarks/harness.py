@@ -20,6 +20,7 @@ from statistics import median, quantiles
 from typing import Any
 
 import torch
+from allocator import keep_freed_memory
 from peers import current, versions
 from record import write_record
 
@@ -210,6 +211,7 @@ def options(doc: str | None, name: str) -> argparse.Namespace:
 def report(chosen: argparse.Namespace, tables: dict[str, Callable[[bool], list[Row]]]) -> None:
     """Run the tables that were asked for, print them and write the record of a full run."""
     one_thread()
+    keep_freed_memory()
     started = time.perf_counter()
     found = {}
     for title, run in tables.items():

@@ -17,6 +17,7 @@ os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 import numpy as np  # noqa: E402  # after the core is chosen
 import torch  # noqa: E402
+from allocator import keep_freed_memory  # noqa: E402
 from gymnasium import spaces  # noqa: E402
 from imitation.algorithms import preference_comparisons as comparisons  # noqa: E402
 from imitation.data.types import TrajectoryWithRew  # noqa: E402
@@ -25,6 +26,7 @@ from imitation.rewards.reward_nets import BasicRewardNet  # noqa: E402
 OUTPUT = sys.stdout
 sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # its logs and bars, as long as this runs
 torch.set_num_threads(1)
+keep_freed_memory()
 LR = 3e-3
 
 

@@ -158,7 +158,7 @@ def adjoint_rows(problem: InnerProblem, design: Tensor, ask: Ask, repetitions: i
         rung = rungs[name]
         entries.append((EACH.format(name), rung, lambda again=again, rung=rung: ways.in_a_row(again(rung), ROW)))
     cases = [lazy(name, make) for name, _, make in entries]
-    interleave(cases, repetitions, budget=45.0)
+    interleave(cases, repetitions, budget=30.0)
     limit = next(case for case in cases if case.name.endswith("retained graph")).milliseconds("backward")
     rows: list[Row] = []
     for case, (_, rung, _) in zip(cases, entries, strict=True):

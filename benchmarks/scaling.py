@@ -71,7 +71,7 @@ def dimension(quick: bool) -> list[Row]:
         ours = Case("bigrad", ways.bigrad_cg(problem, RTOL))
         limit = Case("the loop by hand on a retained graph", ways.bare_graph(problem, RTOL))
         target = OVERHEAD if size >= 1000 else 2.0
-        rows.append(pair(size, "adjoint by CG", ours, limit, 8.0, target))
+        rows.append(pair(size, "adjoint by CG", ours, limit, 5.0, target))
     return rows
 
 
@@ -87,7 +87,7 @@ def batch(quick: bool) -> list[Row]:
 
         ours = Case("bigrad", {"both": lambda _, both=both: both(layer)})
         solved = Case("one KKT solve, active set given", {"both": lambda _, both=both, d=drawn: both(d.exact)})
-        rows.append(pair(count, "programs of 20", ours, solved, 5.0))
+        rows.append(pair(count, "programs of 20", ours, solved, 4.0))
     return rows
 
 
@@ -115,7 +115,7 @@ def inner_steps(quick: bool) -> list[Row]:
         phases = ways.backward_of(layer, problem)
         ours = Case("bigrad", {"both": lambda _, phases=phases: phases["backward"](phases["prepare"](None))})
         bare = Case("the loops by hand", {"both": lambda _, steps=steps: by_hand(steps)})
-        rows.append(pair(steps, "descent and adjoint", ours, bare, 5.0))
+        rows.append(pair(steps, "descent and adjoint", ours, bare, 4.0))
     return rows
 
 
@@ -147,7 +147,7 @@ def states(quick: bool) -> list[Row]:
 
         ours = Case("bigrad", {"solve": solve, "backward": back})
         limit = Case("its products with the transitions", {"products": bare})
-        rows.append(pair(count, "soft-Bellman adjoint", ours, limit, 8.0))
+        rows.append(pair(count, "soft-Bellman adjoint", ours, limit, 5.0))
     return rows
 
 
@@ -163,7 +163,7 @@ def grids(quick: bool) -> list[Row]:
             "SciPy's Dijkstra, one call",
             {"solve": lambda _, graph=graph, costs=costs: torch.as_tensor(graph.union(costs)) * 1.0},
         )
-        rows.append(pair(size, "64 grids", ours, scipy, 5.0, 1.0))
+        rows.append(pair(size, "64 grids", ours, scipy, 4.0, 1.0))
     return rows
 
 
@@ -188,7 +188,7 @@ def segments(quick: bool) -> list[Row]:
 
         ours = Case("bigrad", {"both": respond})
         limit = Case("one pass through the reward model", {"both": evaluate})
-        rows.append(pair(count, "trace of segments", ours, limit, 4.0))
+        rows.append(pair(count, "trace of segments", ours, limit, 3.0))
     return rows
 
 
