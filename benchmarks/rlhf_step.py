@@ -57,7 +57,7 @@ def upper(quick: bool) -> list[Row]:
         for kind, group in (("weight", reward.weights), ("bias", reward.biases)):
             arrays |= {f"{kind}{k}": part.detach() for k, part in enumerate(group)}
         with served("imitation", "imitation_peer.py", arrays) as ask:
-            rows += upper_rows(env, ask, ours(reward, pairs, label), 3 if quick else 15)
+            rows += upper_rows(env, ask, ours(reward, pairs, label), 3 if quick else 25)
     return rows
 
 
