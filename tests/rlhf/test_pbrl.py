@@ -105,7 +105,7 @@ def test_the_bent_reward_costs_a_share_of_the_losses_that_end_with_a_step(pair: 
     episodes = buffer.recent_episodes(50 * t.STEPS)
     shown = Shown.of(buffer, reward, episodes, t.SETTINGS, np.random.default_rng(0))
     assert shown is not None
-    bent = BentReward(reward, 0.3, buffer, shown, t.SETTINGS).requires_grad_(False)
+    bent = BentReward.fitted(reward, 0.3, buffer, shown, t.SETTINGS).requires_grad_(False)
     total, count = torch.zeros(t.STATES, t.ACTIONS), torch.zeros(t.STATES, t.ACTIONS)
     every = torch.cat(shown.losses)
     for episode, loss in zip(episodes, shown.losses, strict=True):

@@ -19,7 +19,11 @@ from bigrad.rlhf import PreferenceTrainer, load_tree, save_tree
 from . import tiny
 
 ENVIRONMENTS = (tiny.POINT, "Tiny/Buttons-v0", "Pendulum-v1")
-METHODS = {tiny.POINT: ("sobirl", "drlhf", "sac"), "Tiny/Buttons-v0": ("sobirl",), "Pendulum-v1": ("sobirl",)}
+METHODS = {
+    tiny.POINT: ("sobirl", "drlhf", "pbrl", "sac"),
+    "Tiny/Buttons-v0": ("sobirl", "pbrl"),
+    "Pendulum-v1": ("sobirl",),
+}
 # Within the warm-up, while updates are put off, and between two rounds.
 CASES = [
     *((tiny.POINT, "sobirl", share) for share in (0.2, 0.45)),

@@ -63,20 +63,32 @@ class PBRL(Method):
         shown = Shown.of(self.buffer, self.reward_model, episodes, self.estimator, self.trainer.random)
         if shown is None:
             return self.reward_model
-        share = (1 - self.settings.discount) / self.settings.penalty
-        bent = BentReward(self.reward_model, share, self.buffer, shown, self.estimator)
+        bent = BentReward.fitted(self.reward_model, self.share, self.buffer, shown, self.estimator)
         return cast(RewardEnsemble, bent)  # the buffer only calls it
 
+    @property
+    def share(self) -> float:
+        """Of the loss of segments, what their last step has to pay."""
+        return (1 - self.settings.discount) / self.settings.penalty
+
     def state(self) -> Any:
-        """The best response with its optimizers."""
-        return None if self.best is None else {"best": self.best.get_parameters(), "updates": self.best.updates}
+        """The best response with its optimizers, and what the losses cost."""
+        if self.best is None:
+            return None
+        learnt = self.buffer.reward_model
+        weight = learnt.weight if isinstance(learnt, BentReward) else None
+        return {"best": self.best.get_parameters(), "updates": self.best.updates, "weight": weight}
 
     def restore(self, state: Any) -> None:
-        """Take the best response back; without one it starts again from the policy that acts."""
-        if state is not None:
-            self.best = self.second()
-            self.best.set_parameters(state["best"], exact_match=True, device=self.best.device)
-            self.best._n_updates = int(state["updates"])  # noqa: SLF001  # stable-baselines3 has no public name for it
+        """Take all that back; without a best response it starts again from the policy that acts."""
+        if state is None:
+            return
+        self.best = self.second()
+        self.best.set_parameters(state["best"], exact_match=True, device=self.best.device)
+        self.best._n_updates = int(state["updates"])  # noqa: SLF001  # stable-baselines3 has no public name for it
+        if state["weight"] is not None:
+            bent = BentReward(self.reward_model, self.share, state["weight"].to(self.best.device))
+            self.buffer.reward_model = cast(RewardEnsemble, bent)
 
     def second(self) -> SoftAgent:
         """A copy of the agent that acts."""
@@ -106,46 +118,58 @@ class PBRL(Method):
 class BentReward(nn.Module):
     """The model's reward less a share of the loss that a segment ending with the step has to expect.
 
-    The loss is a regression on the reward model's last layers, so that it is known of every step.
+    The loss is linear in the reward model's last layers, so that it is known of every step.
 
     Args:
         reward: the model.
         share: of the loss.
-        buffer: where the segments are.
-        shown: the segments, judged by the model as it is.
-        settings: of the regression.
+        weight: ``(1 + d,)`` of a constant and of the last layers in the loss.
     """
 
-    def __init__(
-        self,
+    def __init__(self, reward: RewardEnsemble, share: float, weight: Tensor) -> None:
+        super().__init__()
+        self.reward, self.share, self.weight = reward, share, weight
+
+    @classmethod
+    def fitted(
+        cls,
         reward: RewardEnsemble,
         share: float,
         buffer: RelabelledReplayBuffer,
         shown: Shown,
         settings: ResponseSettings,
-    ) -> None:
-        super().__init__()
-        self.reward, self.share = reward, share
+    ) -> BentReward:
+        """With the loss from a regression.
+
+        Args:
+            reward: the model.
+            share: of the loss.
+            buffer: where the segments are.
+            shown: the segments, judged by the model as it is.
+            settings: of the regression.
+        """
         ends = np.concatenate(
             [
                 episode[np.minimum(np.arange(len(loss)) + settings.segment - 1, len(episode) - 1)]
                 for episode, loss in zip(shown.episodes, shown.losses, strict=True)
             ]
         )
-        features, excess = self._features(*buffer.steps(ends)).double(), torch.cat(shown.losses).double()
+        features = cls._features(reward, *buffer.steps(ends)).double()
+        excess = torch.cat(shown.losses).double()
         matrix = features.T @ features / len(ends)
         damping = settings.ridge * matrix.diagonal().mean() * torch.eye(len(matrix), device=matrix.device)
         wanted = features.T @ (excess - excess.mean()) / len(ends)
-        self.weight = torch.linalg.solve(matrix + damping, wanted).float()
+        return cls(reward, share, torch.linalg.solve(matrix + damping, wanted).float())
 
-    def _features(self, observation: Tensor, action: Tensor) -> Tensor:
-        hidden = self.reward.features(observation, action).detach()
+    @staticmethod
+    def _features(reward: RewardEnsemble, observation: Tensor, action: Tensor) -> Tensor:
+        hidden = reward.features(observation, action).detach()
         return torch.cat([torch.ones_like(hidden[..., :1]), hidden], -1)
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         """Of the leading shape of its arguments."""
         reward: Tensor = self.reward(observation, action)
-        loss: Tensor = self._features(observation, action) @ self.weight
+        loss: Tensor = self._features(self.reward, observation, action) @ self.weight
         return reward - self.share * loss
 
 
