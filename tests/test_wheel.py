@@ -41,6 +41,7 @@ def assert_light(python: Path, cwd: Path) -> None:
     assert "bigrad.solvers" in added
     assert not OPTIONAL & {name.split(".")[0] for name in added}
     assert not [name for name in added if name.startswith(SLOW_TORCH)]
+    assert "bigrad.solvers.quadratic_program" not in added  # a floor of its own, entered when first asked for
 
 
 def test_import_loads_nothing_optional_that_is_installed(tmp_path: Path) -> None:
