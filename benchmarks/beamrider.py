@@ -26,9 +26,9 @@ SMALL = {
     "steps": 20_000,
     "buffer": 8_000,
     "warm_up": 2_000,
-    "rounds": 6,
+    "rounds": 2,
     "labels": 140,
-    "on_policy_steps": 1_000,
+    "on_policy_steps": 2_400,  # two episodes
     "first_upper_steps": 40,
     "upper_steps": 15,
     "width": 32,

@@ -137,7 +137,7 @@ def pool(quick: bool) -> list[Row]:
     ways: Ways = {"one process": lambda: alone(cost), "two": lambda: shared(cost)}
     try:
         with all_cores():
-            cases = measure(ways, cost, 3 if quick else 7, 40.0)
+            cases = measure(ways, cost, 3 if quick else 5, 30.0)
     finally:
         shared.close()
     found = rows("own solver", cases, {("one process", "two"): 1.6})

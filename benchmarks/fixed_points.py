@@ -74,12 +74,12 @@ def step(y: Tensor, x: Tensor, W: Tensor) -> Tensor:
 
 
 def by_bigrad(problem: Equilibria, name: str, evaluations: dict[str, int], tolerance: float) -> Callable[[], Both]:
-    """bigrad's fixed point with one of its solvers, and GMRES."""
+    """bigrad's fixed point with one of its solvers, and a factorisation, its default up to 256 unknowns."""
     from bigrad import gradients, linear, solvers
     from bigrad.layers import FixedPoint
 
     solver = getattr(solvers, name)(rtol=tolerance, atol=0.0, max_steps=MOST)
-    rule = gradients.Implicit(linear.GMRES(rtol=tolerance))
+    rule = gradients.Implicit(linear.Direct())
     layer = FixedPoint(step, torch.zeros_like(problem.x), batch_dims=1, solver=solver, gradient=rule)
 
     def both() -> Both:

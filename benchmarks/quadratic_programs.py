@@ -59,7 +59,7 @@ def times(quick: bool) -> list[Row]:
         drawn = programs(sizes)
         truth = flat(drawn.gradients())
         cases = [way_of(name, make, sizes, drawn) for name, make in WAYS.items()]
-        interleave(cases, 2 if quick else 9, budget=30.0)
+        interleave(cases, 2 if quick else 7, budget=25.0)
         rows += judged([row_of(case, sizes, drawn, truth) for case in cases])
     return rows
 

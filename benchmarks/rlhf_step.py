@@ -6,8 +6,8 @@ The upper step is the loss of 64 pairs of 50 steps under three networks of 32 an
 imitation runs its own classes in an environment of its own on the same pairs from the same weights, and the losses are
 compared. Both processes keep the memory that they free, as a training run does. A run is a process of its own with
 equal steps, networks, batches and learning rates, one kind after the other in turn; it counts the processor's seconds
-of its one thread, which other work on the machine does not lengthen. A short run has about a sixth of the default's
-steps, a fifth of its labels and rounds; ``--full`` takes all of them.
+of its one thread, which other work on the machine does not lengthen. A short run has a fifth of the default's
+steps, labels and rounds; ``--full`` takes all of them.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def settings(env: str, full: bool, quick: bool) -> dict[str, Any]:
     """Of a run: the defaults, or a fifth of what grows with the steps."""
     if full:
         return {"env": env, "steps": 8000, "labels": 200, "rounds": 10, "first_upper_steps": 300, "warm_up": 1000}
-    steps = 400 if quick else 1200
+    steps = 400 if quick else 1600
     return {"env": env, "steps": steps, "labels": 40, "rounds": 2, "first_upper_steps": 60, "warm_up": steps // 8}
 
 

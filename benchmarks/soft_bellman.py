@@ -89,7 +89,7 @@ def batches(quick: bool) -> list[Row]:
             few = max(count // 16, 1)  # problems of the loop that are timed; each takes as long as the next
             some = (reward[:few], transition if shape == () else transition[:few], discount)
             plain = Case("loop", {"all": lambda _, g=some, w=weight: by_loop(*g, 1e-10, w)})
-            interleave([whole, plain], 1 if quick else 5, 30.0)
+            interleave([whole, plain], 1 if quick else 3, 30.0)
             looped = plain.milliseconds("all") * count / few
             ratio = looped / whole.milliseconds("all")
             row: Row = {"work": f"{count} {kind}", "discount": discount, "layer ms": whole.milliseconds("all")}

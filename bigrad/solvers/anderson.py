@@ -77,12 +77,14 @@ class Anderson(Solver):
             residual_next = function(y_next)
             norm, improved = progress.note(y_next, residual_next, retractable=accelerated)
             back = live & accelerated & ~(norm <= _GROWTH * progress.norm)
-            window.push(y_next - y, residual_next - residual, live & ~back & norm.isfinite(), back)
-            y = torch.where(back.unsqueeze(-1), progress.y, y_next)
-            residual = torch.where(back.unsqueeze(-1), progress.residual, residual_next)
+            window.push(y_next - y, residual_next - residual, live & ~back & norm.isfinite())
             next_hold = torch.where(improved, 1, next_hold)
-            hold = torch.where(back, next_hold, (hold - 1).clamp_min(0))
-            next_hold = torch.where(back, 2 * next_hold, next_hold)
+            y, residual, hold = y_next, residual_next, (hold - 1).clamp_min(0)
+            if bool(back.any()):
+                window.forget(back)
+                y = torch.where(back.unsqueeze(-1), progress.y, y)
+                residual = torch.where(back.unsqueeze(-1), progress.residual, residual)
+                hold, next_hold = torch.where(back, next_hold, hold), torch.where(back, 2 * next_hold, next_hold)
         return progress.finish()
 
 
@@ -126,8 +128,8 @@ class _Window:
         combined = length * (gamma.mT @ (self.steps - damping * changes)).squeeze(-2)
         return torch.where(accelerated.unsqueeze(-1), -combined, 0.0) - damping * residual
 
-    def push(self, step: Tensor, change: Tensor, valid: Tensor, forget: Tensor) -> None:
-        """Remember a step and its change of ``F`` where ``valid``, and nothing at all where ``forget``."""
+    def push(self, step: Tensor, change: Tensor, valid: Tensor) -> None:
+        """Remember a step and its change of ``F`` where ``valid``."""
         size, n = self.steps.shape[-2:]
         if size == 0:
             return
@@ -136,7 +138,12 @@ class _Window:
         self.steps[..., self.place, :] = torch.where(valid, step / length.unsqueeze(-1), 0.0)
         self.table[..., self.place, :n] = torch.where(valid, change / length.unsqueeze(-1), 0.0)
         self.place = (self.place + 1) % size
-        gone = forget[..., None, None]
+        self.count = self.count + valid.squeeze(-1)
+
+    def forget(self, where: Tensor) -> None:
+        """Remember nothing there ``(*batch)``."""
+        size, n = self.steps.shape[-2:]
+        gone = where[..., None, None]
         self.steps.masked_fill_(gone, 0.0)
         self.table[..., :size, :n].masked_fill_(gone, 0.0)
-        self.count = torch.where(forget, 0, self.count + valid.squeeze(-1))
+        self.count = torch.where(where, 0, self.count)

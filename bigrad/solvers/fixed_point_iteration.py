@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ..equation import Problem
@@ -55,4 +56,4 @@ class FixedPointIteration(Stepping):
 
     def advance(self, y: Tensor, residual: Tensor, state: State) -> tuple[Tensor, State]:
         """One application of the damped map."""
-        return y - self.damping * residual, ()
+        return torch.sub(y, residual, alpha=self.damping), ()

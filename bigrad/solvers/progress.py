@@ -19,6 +19,8 @@ class Progress:
 
     Attributes:
         live: which problems still move ``(*batch)``.
+        whole: whether all of them do.
+        smooth: whether the last step left all at their best points, and each that moved gained: the usual step.
         steps: how many steps each has taken.
         y, residual, norm: the best point of each, its residual and the norm of that.
     """
@@ -49,12 +51,16 @@ class Progress:
         self.live = self.finite & (self.norm > self.wanted)
         self.floor, self.given_up = torch.zeros_like(self.live), torch.zeros_like(self.live)
         self.steps = torch.zeros(self.norm.shape, dtype=torch.int64, device=start.device)
-        self.taken = 0
+        self.taken, self.whole, self.smooth = 0, False, False
         self._marks = self.norm, self.norm, value  # the norm at the last look, and norm and value at the last but ten
 
     def going(self) -> bool:
         """Whether any problem has a step to take."""
-        return self.taken < self.max_steps and bool(self.live.any())
+        if self.taken >= self.max_steps:
+            return False
+        count = int(self.live.sum())
+        self.whole = count == self.live.numel()
+        return count > 0
 
     def note(
         self, y: Tensor, residual: Tensor, value: Tensor | None = None, retractable: Tensor | None = None
@@ -72,15 +78,21 @@ class Progress:
         """
         norm = residual.norm(dim=-1)
         self.steps, self.taken = self.steps + self.live, self.taken + 1
-        improved = self.live & (norm < self.norm)
-        mask = improved.unsqueeze(-1)
-        self.y, self.residual = torch.where(mask, y, self.y), torch.where(mask, residual, self.residual)
-        self.norm = torch.where(improved, norm, self.norm)
-        broken = self.live & ~norm.isfinite()
-        if retractable is not None:
-            broken = broken & ~retractable
-        self.finite = self.finite & ~broken
-        self.live = self.live & ~broken & (self.norm > self.wanted)
+        best = torch.where(self.live, norm < self.norm, norm == self.norm)
+        improved = self.live & best
+        self.smooth = bool(best.all())
+        if self.smooth:  # what follows comes to the same, in fewer operations
+            self.y, self.residual, self.norm = y, residual, norm
+            self.live = self.live & (norm > self.wanted)
+        else:
+            mask = improved.unsqueeze(-1)
+            self.y, self.residual = torch.where(mask, y, self.y), torch.where(mask, residual, self.residual)
+            self.norm = torch.where(improved, norm, self.norm)
+            broken = self.live & ~norm.isfinite()
+            if retractable is not None:
+                broken = broken & ~retractable
+            self.finite = self.finite & ~broken
+            self.live = self.live & ~broken & (self.norm > self.wanted)
         if self.taken % _LOOK == 0:
             self._look(value)
         return norm, improved

@@ -58,13 +58,14 @@ class Stepping(Solver):
             progress = Progress(function, start, residual, self.stopping, value)
             while progress.going():
                 moved, next_state = self.advance(y, residual, state)
-                moved = torch.where(progress.live.unsqueeze(-1), moved, y)
-                # A step lost in rounding cannot be followed by another.
-                lost = (moved == y).all(-1)
-                for old, new in zip(state, next_state, strict=True):
-                    lost = lost & (old == new).all(-1)
+                if not progress.whole:
+                    moved = torch.where(progress.live.unsqueeze(-1), moved, y)
+                value, residual = measure(moved)
+                progress.note(moved, residual, value)
+                if not progress.smooth:  # a step lost in rounding cannot be followed by another
+                    lost = (moved == y).all(-1)
+                    for old, new in zip(state, next_state, strict=True):
+                        lost = lost & (old == new).all(-1)
+                    progress.give_up(lost)
                 y, state = moved, next_state
-                value, residual = measure(y)
-                progress.note(y, residual, value)
-                progress.give_up(lost)
             return progress.finish(y, residual)
