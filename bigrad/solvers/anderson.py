@@ -73,7 +73,8 @@ class Anderson(Solver):
         while progress.going():
             live = progress.live
             accelerated = (window.count > 0) & (hold == 0)
-            y_next = torch.where(live.unsqueeze(-1), y + window.step(residual, self.damping, accelerated), y)
+            moved = y + window.step(residual, self.damping, accelerated)
+            y_next = torch.where(live.unsqueeze(-1), moved, progress.y)
             residual_next = function(y_next)
             norm, improved = progress.note(y_next, residual_next, retractable=accelerated)
             back = live & accelerated & ~(norm <= _GROWTH * progress.norm)

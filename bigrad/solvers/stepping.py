@@ -59,7 +59,7 @@ class Stepping(Solver):
             while progress.going():
                 moved, next_state = self.advance(y, residual, state)
                 if not progress.whole:
-                    moved = torch.where(progress.live.unsqueeze(-1), moved, y)
+                    moved = torch.where(progress.live.unsqueeze(-1), moved, progress.y)
                 value, residual = measure(moved)
                 progress.note(moved, residual, value)
                 if not progress.smooth:  # a step lost in rounding cannot be followed by another
