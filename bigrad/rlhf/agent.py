@@ -13,6 +13,15 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from torch import Tensor
 
+AT_ONCE = 512  # pictures that are looked at together
+
+
+def looked_at(look: Callable[[Tensor], Tensor], observation: Tensor) -> Tensor:
+    """``look`` of observations ``(N, *)``: of pictures some at a time, since as numbers they take much memory."""
+    if observation.ndim < 3:
+        return look(observation)
+    return torch.cat([look(part) for part in observation.split(AT_ONCE)])
+
 
 class SoftAgent(OffPolicyAlgorithm):
     """An agent of stable-baselines3 that maximises reward plus entropy at a fixed temperature.

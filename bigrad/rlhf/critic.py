@@ -29,9 +29,10 @@ class Features:
     reward: RewardEnsemble
     draws: int
 
+    @torch.no_grad()
     def __call__(self, observation: Tensor, action: Tensor) -> Tensor:
         """``(*leading shape, d)``."""
-        parts = [self.agent.features(observation, action), self.reward.features(observation, action).detach()]
+        parts = [self.agent.features(observation, action), self.reward.features(observation, action)]
         return torch.cat([torch.ones_like(parts[0][..., :1]), *parts], -1)
 
     def expected(self, observation: Tensor, agent: SoftAgent | None = None) -> Tensor:

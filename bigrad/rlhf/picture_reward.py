@@ -11,11 +11,11 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from ..errors import InputError
+from .agent import AT_ONCE
 from .reward_model import RewardEnsemble
 
 LAYERS = ((8, 4), (4, 2), (3, 1))  # side and stride of the filters: those of the agent's own network
 SMALLEST = 36  # pixels of a side, below which these have nothing to look at
-AT_ONCE = 512  # pictures that are turned into numbers at a time
 
 
 class PictureEnsemble(RewardEnsemble):

@@ -11,7 +11,7 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.distributions import SquashedDiagGaussianDistribution
 from torch import Tensor, nn
 
-from .agent import SoftAgent
+from .agent import SoftAgent, looked_at
 
 
 class SquashedGaussianAgent(SoftAgent):
@@ -65,14 +65,16 @@ class SquashedGaussianAgent(SoftAgent):
     def features(self, observation: Tensor, action: Tensor) -> Tensor:
         """The critics' last hidden layers side by side, ``(*leading shape, d)``."""
         lead, critic = action.shape[:-1], self.critic
-        seen = self.seen(observation.reshape(-1, *observation.shape[len(lead) :]))
-        seen = critic.extract_features(seen, critic.features_extractor).reshape(*lead, -1)
-        both = torch.cat([seen, action], -1)
+        flat = observation.reshape(-1, *observation.shape[len(lead) :])
+        seen = looked_at(lambda part: critic.extract_features(self.seen(part), critic.features_extractor), flat)
+        both = torch.cat([seen.reshape(*lead, -1), action], -1)
         networks: list[nn.Sequential] = [network[:-1] for network in critic.q_networks]
         return torch.cat([network(both) for network in networks], -1)
 
     def _distribution(self, observation: Tensor) -> SquashedDiagGaussianDistribution:
-        mean, log_std, _ = self.actor.get_action_dist_params(self.seen(observation))
+        mean, log_std = looked_at(
+            lambda part: torch.stack(self.actor.get_action_dist_params(self.seen(part))[:2], 1), observation
+        ).unbind(1)
         return SquashedDiagGaussianDistribution(mean.shape[-1]).proba_distribution(mean, log_std)
 
 

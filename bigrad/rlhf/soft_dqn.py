@@ -13,7 +13,7 @@ from stable_baselines3.common.torch_layers import NatureCNN
 from stable_baselines3.dqn.policies import DQNPolicy
 from torch import Tensor
 
-from .agent import SoftAgent
+from .agent import SoftAgent, looked_at
 
 
 class SoftDQNPolicy(DQNPolicy):
@@ -120,13 +120,15 @@ class SoftDQN(SoftAgent, _SoftTargets):
     @torch.no_grad()
     def probabilities(self, observation: Tensor) -> Tensor:
         """``pi(. | s)`` ``(N, actions)``."""
-        return self.policy.scores(self.seen(observation)).softmax(-1)
+        return self._scores(observation).softmax(-1)
 
     @torch.no_grad()
     def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
         """Log-probability of one-hot actions ``(N, actions)`` at ``observation`` ``(N, *observation)``."""
-        found: Tensor = (self.policy.scores(self.seen(observation)).log_softmax(-1) * action).sum(-1)
-        return found
+        return (self._scores(observation).log_softmax(-1) * action).sum(-1)
+
+    def _scores(self, observation: Tensor) -> Tensor:
+        return looked_at(lambda part: self.policy.scores(self.seen(part)), observation)
 
     @torch.no_grad()
     def mean(self, function: Callable[[Tensor, Tensor], Tensor], observation: Tensor, draws: int) -> Tensor:
@@ -146,7 +148,11 @@ class SoftDQN(SoftAgent, _SoftTargets):
         """
         network = self.q_net
         lead = action.shape[:-1]
-        flat = self.seen(observation.reshape(-1, *observation.shape[len(lead) :]))
-        hidden = network.q_net[:-1](network.extract_features(flat, network.features_extractor))
+
+        def last(part: Tensor) -> Tensor:
+            found: Tensor = network.q_net[:-1](network.extract_features(self.seen(part), network.features_extractor))
+            return found
+
+        hidden = looked_at(last, observation.reshape(-1, *observation.shape[len(lead) :]))
         both: Tensor = (action.unsqueeze(-1) * hidden.reshape(*lead, 1, -1)).flatten(-2)
         return both

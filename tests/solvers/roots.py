@@ -59,6 +59,11 @@ def valley(y: Tensor) -> Tensor:
     return torch.stack([10 * (y[..., 1] - y[..., 0] ** 2), 1 - y[..., 0]], -1)
 
 
+def jump(y: Tensor) -> Tensor:
+    """A contraction only far out."""
+    return 0.9 * y + 5 * torch.sin(3 * y) / (1 + y**2)
+
+
 def solve(solver: Solver, problem: Problem, start: Tensor) -> tuple[Status, Tensor, Certificate]:
     """Solve, and check every number of the certificate against one computed here."""
     y, certificate = solver.solve(problem, start, ())

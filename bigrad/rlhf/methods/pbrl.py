@@ -162,8 +162,9 @@ class BentReward(nn.Module):
         return cls(reward, share, torch.linalg.solve(matrix + damping, wanted).float())
 
     @staticmethod
+    @torch.no_grad()
     def _features(reward: RewardEnsemble, observation: Tensor, action: Tensor) -> Tensor:
-        hidden = reward.features(observation, action).detach()
+        hidden = reward.features(observation, action)
         return torch.cat([torch.ones_like(hidden[..., :1]), hidden], -1)
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
