@@ -9,6 +9,10 @@ import torch
 
 from bigrad.rlhf import SoftActorCritic, SoftTQC
 
+from . import picture_environments, tiny
+from .picture_environments import DOT, PUSHED
+
+picture_environments.register()
 KINDS = {"sac": SoftActorCritic, "tqc": SoftTQC}
 
 
@@ -52,3 +56,22 @@ def test_the_features_are_the_last_hidden_layers(agent: Any) -> None:
     first = agent.critic.q_networks[0]
     values = first(torch.cat([observation, action], -1))
     torch.testing.assert_close(first[-1](features[..., :16]), values)
+
+
+@pytest.mark.parametrize("env", [DOT, PUSHED])
+def test_an_agent_looks_at_some_pictures_at_a_time(env: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tiny.trainer(env, units=8)
+    pictures = torch.randint(256, (5, *run.buffer.observations.shape[2:]), dtype=torch.uint8)
+    action = torch.eye(5, run.reward_model.sizes[1])
+    asked = (run.agent.features, run.agent.log_prob)
+    whole, looks = [ask(pictures, action) for ask in asked], list[int]()
+
+    def seen(part: torch.Tensor) -> torch.Tensor:
+        looks.append(len(part))
+        return part
+
+    monkeypatch.setattr("bigrad.rlhf.agent.AT_ONCE", 2)
+    monkeypatch.setattr(run.agent, "seen", seen)
+    for ask, expected in zip(asked, whole, strict=True):
+        torch.testing.assert_close(ask(pictures, action), expected)
+    assert looks == [2, 2, 1, 2, 2, 1]
