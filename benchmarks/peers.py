@@ -60,8 +60,9 @@ def versions(environment: str) -> dict[str, str]:
 
 
 def install(environment: str, *arguments: str) -> bool:
-    """Whether pip installed this."""
-    return subprocess.run([interpreter(environment), "-m", "pip", "install", "-q", *arguments]).returncode == 0
+    """Whether pip installed this; what is imported is compiled then."""
+    command = [interpreter(environment), "-m", "pip", "install", "-q", "--no-compile", *arguments]
+    return subprocess.run(command).returncode == 0
 
 
 def fingerprint(environment: str) -> str:

@@ -1,8 +1,9 @@
 """Make every table, or those that are named: ``python benchmarks/run.py [TABLE ...] [--full]``.
 
-The environments of the peers that a table needs are made first. Each table is a script in a process group of its own
-with several times its minutes; one that fails or takes longer is named at the end, and the rest goes on. Then the page
-``RESULTS.md``, its plots and the README's table are made from the records. ``--full`` adds what takes hours.
+The environments of the peers are made on another core than the tables take, beside the first tables, which need none.
+Each table is a script in a process group of its own with several times its minutes; one that fails or takes longer is
+named at the end, and the rest goes on. Then the page ``RESULTS.md``, its plots and the README's table are made from the
+records. ``--full`` adds what takes hours.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,24 +79,24 @@ def with_short(
     return Table(script, minutes, environment, beside, arguments, full, full_minutes)
 
 
-TABLES: dict[str, Table] = {
+TABLES: dict[str, Table] = {  # first those that need no peers, and of them those that take no time of anything
+    "response": with_short("response_forms", 1.5, arguments=("--repeats", "8"), full_minutes=40.0),
+    "bias": with_short("response_bias", 1.5, arguments=("--segments", "1000"), full_minutes=40.0),
+    "stochastic": Table("stochastic_bilevel", 3.0),
     "import": Table("import_time", 0.7),
+    "interdiction": Table("interdiction", 1.5),
+    "combinatorial": Table("combinatorial_oracles", 1.5),
+    "soft_bellman": with_short("soft_bellman", 2.5, full=("--full",), full_minutes=20.0),
+    "scaling": Table("scaling", 2.5),
     "implicit": Table("implicit_gradients", 3.5, "torch", ("jax",)),
     "memory": Table("unrolled_memory", 0.8, "torch"),
     "qp": Table("quadratic_programs", 2.5, "torch"),
     "transforms": Table("transforms", 1.5, "torch"),
     "fixed_points": Table("fixed_points", 2.0, "torch", ("jax",)),
-    "combinatorial": Table("combinatorial_oracles", 1.5),
-    "interdiction": Table("interdiction", 1.5),
     "predict": with_short("predict_then_optimize", 1.5, "pyepo", full=("--full",), full_minutes=5.0),
     "fixed_step": Table("fixed_step", 0.0, full=(), full_minutes=5.0),
-    "soft_bellman": with_short("soft_bellman", 2.5, full=("--full",), full_minutes=20.0),
-    "response": with_short("response_forms", 1.5, arguments=("--repeats", "8"), full_minutes=40.0),
-    "bias": with_short("response_bias", 1.5, arguments=("--segments", "1000"), full_minutes=40.0),
     "rlhf_step": with_short("rlhf_step", 3.5, beside=("imitation",), full=("--full",), full_minutes=60.0),
     "beamrider": Table("beamrider", 0.0, full=(), full_minutes=30.0),
-    "scaling": Table("scaling", 2.5),
-    "stochastic": Table("stochastic_bilevel", 3.0),
 }
 
 
@@ -118,15 +120,23 @@ def processor_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+def leave_a_core() -> None:
+    """Keep this thread, and what it starts, from the core that the tables are pinned to."""
+    if hasattr(os, "sched_setaffinity"):
+        cores = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, cores - {max(cores)} or cores)
+
+
 def make(tables: Mapping[str, Table], full: bool) -> list[str]:
     """Make environments and tables; what went wrong, a line each."""
     environments = dict.fromkeys(name for table in tables.values() for name in table.environments)
-    wrong = [
-        f"{environment}: {requirement} did not install"
-        for environment, missing in prepare(list(environments)).items()
-        for requirement in missing
-    ]
+    pool = ThreadPoolExecutor(1, initializer=leave_a_core)
+    made = {name: pool.submit(prepare, [name]) for name in environments}
+    wrong = []
     for name, table in tables.items():
+        for environment in made.keys() & table.environments:
+            missing = made.pop(environment).result()[environment]
+            wrong += [f"{environment}: {requirement} did not install" for requirement in missing]
         print(f"\n== {name}", flush=True)
         started, before = time.perf_counter(), processor_seconds()
         failure = run(table.command(full), table.limit(full))
