@@ -86,6 +86,7 @@ def interleave(cases: Sequence[Case], repetitions: int, budget: float = 20.0) ->
         budget: seconds of which each case may use its share; one that has used it up is not repeated any more, and
             where the warm-up alone has done that, the warm-up counts.
     """
+    keep_freed_memory()
     spent = dict.fromkeys(range(len(cases)), 0.0)
     share = budget / len(cases)
     for repetition in range(repetitions + 1):
@@ -211,7 +212,6 @@ def options(doc: str | None, name: str) -> argparse.Namespace:
 def report(chosen: argparse.Namespace, tables: dict[str, Callable[[bool], list[Row]]]) -> None:
     """Run the tables that were asked for, print them and write the record of a full run."""
     one_thread()
-    keep_freed_memory()
     started = time.perf_counter()
     found = {}
     for title, run in tables.items():

@@ -171,10 +171,13 @@ def upper_step(
 
 @flushed_denormals()
 def response_gradient(terms: Sequence[Term], reward: RewardEnsemble, weight: float) -> list[Tensor]:
-    """The gradient of the mean of the terms times ``weight``, a part for each parameter; empty without terms."""
-    if not terms:
-        return []
-    return gradients_of(weight / len(terms) * torch.stack([term() for term in terms]).sum(), list(reward.parameters()))
+    """The gradient of the mean of the terms times ``weight``, a part for each parameter; empty without terms.
+
+    Terms are differentiated one by one: the graph of each may hold many pictures.
+    """
+    parameters = list(reward.parameters())
+    parts = [gradients_of(weight / len(terms) * term(), parameters) for term in terms]
+    return [torch.stack(part).sum(0) for part in zip(*parts, strict=True)]
 
 
 def batches(count: int, size: int, steps: int, random: np.random.Generator) -> Iterator[np.ndarray]:
