@@ -36,6 +36,13 @@ def test_the_density_integrates_to_one(agent: Any) -> None:
     assert float(density.sum() * 2 / 200_000) == pytest.approx(1, abs=1e-3)
 
 
+def test_the_density_is_that_of_stable_baselines_actor(agent: Any) -> None:
+    observation = torch.randn(6, 3)
+    with torch.no_grad():
+        action, expected = agent.actor.action_log_prob(observation)
+    torch.testing.assert_close(agent.log_prob(observation, action), expected, rtol=1e-3, atol=1e-3)
+
+
 def test_a_mean_over_actions_agrees_with_the_density(agent: Any) -> None:
     observation = torch.tensor([[0.5, 0.5, 1.0], [-1.0, 0.0, 2.0]])
     torch.manual_seed(0)
