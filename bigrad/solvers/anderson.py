@@ -81,7 +81,7 @@ class Anderson(Solver):
             window.push(y_next - y, residual_next - residual, live & ~back & norm.isfinite())
             next_hold = torch.where(improved, 1, next_hold)
             y, residual, hold = y_next, residual_next, (hold - 1).clamp_min(0)
-            if bool(back.any()):
+            if not progress.near or bool(back.any()):
                 window.forget(back)
                 y = torch.where(back.unsqueeze(-1), progress.y, y)
                 residual = torch.where(back.unsqueeze(-1), progress.residual, residual)

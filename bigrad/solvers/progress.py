@@ -19,7 +19,8 @@ class Progress:
 
     Attributes:
         live: which problems still move ``(*batch)``.
-        whole: whether all of them do.
+        near: whether the host sees the numbers at no cost; where it has to wait for a device, it looks once a step.
+        whole: whether all problems move, as far as the host has looked.
         smooth: whether the last step left all at their best points, and each that moved gained: the usual step.
         steps: how many steps each has taken.
         y, residual, norm: the best point of each, its residual and the norm of that.
@@ -51,7 +52,7 @@ class Progress:
         self.live = self.finite & (self.norm > self.wanted)
         self.floor, self.given_up = torch.zeros_like(self.live), torch.zeros_like(self.live)
         self.steps = torch.zeros(self.norm.shape, dtype=torch.int64, device=start.device)
-        self.taken, self.whole, self.smooth = 0, False, False
+        self.taken, self.near, self.whole, self.smooth = 0, start.is_cpu, False, False
         self._marks = self.norm, self.norm, value  # the norm at the last look, and norm and value at the last but ten
 
     def going(self) -> bool:
@@ -59,7 +60,7 @@ class Progress:
         if self.taken >= self.max_steps:
             return False
         count = int(self.live.sum())
-        self.whole = count == self.live.numel()
+        self.whole = self.near and count == self.live.numel()
         return count > 0
 
     def note(
@@ -78,9 +79,8 @@ class Progress:
         """
         norm = residual.norm(dim=-1)
         self.steps, self.taken = self.steps + self.live, self.taken + 1
-        best = torch.where(self.live, norm < self.norm, norm == self.norm)
-        improved = self.live & best
-        self.smooth = bool(best.all())
+        improved = self.live & (norm < self.norm)
+        self.smooth = self.near and bool((improved | ~self.live & (norm == self.norm)).all())
         if self.smooth:  # what follows comes to the same, in fewer operations
             self.y, self.residual, self.norm = y, residual, norm
             self.live = self.live & (norm > self.wanted)
