@@ -73,5 +73,6 @@ def register() -> None:
         f"Tiny/{name}Picture-v0": (Odd, dict(zip(("shape", "dtype", "high"), o, strict=True)))
         for name, o in odd.items()
     }
-    for name, (kind, settings) in made.items():
+    for name in made.keys() - gymnasium.registry.keys():
+        kind, settings = made[name]
         gymnasium.register(name, kind, max_episode_steps=LENGTH, kwargs=settings, disable_env_checker=True)
