@@ -134,7 +134,7 @@ def make(tables: Mapping[str, Table], full: bool) -> list[str]:
     made = {name: pool.submit(prepare, [name]) for name in environments}
     wrong = []
     for name, table in tables.items():
-        for environment in made.keys() & table.environments:
+        for environment in filter(made.__contains__, table.environments):
             missing = made.pop(environment).result()[environment]
             wrong += [f"{environment}: {requirement} did not install" for requirement in missing]
         print(f"\n== {name}", flush=True)

@@ -22,7 +22,7 @@ ENVIRONMENTS = (tiny.POINT, "Tiny/Buttons-v0", "Pendulum-v1")
 METHODS = {
     tiny.POINT: ("sobirl", "drlhf", "pbrl", "sac"),
     "Tiny/Buttons-v0": ("sobirl", "pbrl"),
-    "Pendulum-v1": ("sobirl",),
+    "Pendulum-v1": ("sobirl", "pbrl"),
 }
 # Within the warm-up, while updates are put off, and between two rounds.
 CASES = [
@@ -34,7 +34,7 @@ CASES = [
 def settings(env: str, method: str) -> dict[str, Any]:
     given = {"method": method}
     if env == "Pendulum-v1":  # episodes of 200 steps
-        given |= {"steps": 700, "warm_up": 220, "on_policy_steps": 210}
+        given |= {"steps": 700, "warm_up": 220, "on_policy_steps": 210, "transitions": 256}
     return given
 
 
