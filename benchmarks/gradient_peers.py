@@ -8,6 +8,7 @@ gradient. Peers get the exact minimiser for their forward pass.
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -143,6 +144,32 @@ def boat_cg(problem: InnerProblem, iterations: float) -> Phases:
     def backward(graph: tuple[Tensor, ...]) -> Tensor:
         y, theta, outer, inner = graph
         return conjugate_gradient([y], [theta], outer, inner, int(iterations), step, 1e-12)[0]
+
+    return {"prepare": prepare, "backward": backward}
+
+
+def betty_cg(problem: InnerProblem, iterations: float) -> Phases:
+    """The function that Betty's engine calls for ``type="cg"``, at its default scale, on what it asks of a problem."""
+    from betty.configs import Config
+    from betty.hypergradient.cg import cg
+
+    config = Config(type="cg", cg_iterations=int(iterations))
+
+    def prepare(_: Any) -> tuple[Tensor, Tensor]:
+        return problem.solution.clone().requires_grad_(), problem.theta.clone().requires_grad_()
+
+    def backward(leaves: tuple[Tensor, Tensor]) -> Tensor:
+        y, theta = leaves
+        follower = SimpleNamespace(
+            paths=[],
+            config=config,
+            cur_batch=None,
+            training_step_exec=lambda _: problem.objective(y, theta),
+            parameters=lambda: [y],
+            trainable_parameters=lambda: [y],
+        )
+        leader = SimpleNamespace(trainable_parameters=lambda: [theta])
+        return cg((problem.weight,), follower, leader, sync=False)[0]
 
     return {"prepare": prepare, "backward": backward}
 

@@ -1,4 +1,4 @@
-"""Gradients through argmins, beside TorchOpt, hypergrad, boat-torch, jaxopt, optimistix and loops by hand.
+"""Gradients through argmins, beside TorchOpt, hypergrad, boat-torch, Betty, jaxopt, optimistix and loops by hand.
 
     python benchmarks/peers.py
     benchmarks/.peers/torch/bin/python benchmarks/implicit_gradients.py [--quick] [--only TABLE ...]
@@ -128,6 +128,7 @@ def adjoint_rows(problem: InnerProblem, design: Tensor, ask: Ask, repetitions: i
         "torchopt cg": (lambda rtol: ways.torchopt_cg(problem, rtol), TOLERANCES),
         "hypergrad cg": (lambda count: ways.hypergrad_cg(problem, count), ITERATIONS[:4]),
         "boat-torch cg": (lambda count: ways.boat_cg(problem, count), ITERATIONS),
+        "betty cg": (lambda count: ways.betty_cg(problem, count), ITERATIONS[:4]),
         "jaxopt cg": (remote("jaxopt cg"), TOLERANCES),
         "optimistix cg": (remote("optimistix cg"), TOLERANCES),
         "limit: loop by hand, retained graph": (lambda rtol: ways.bare_graph(problem, rtol), TOLERANCES),

@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 WHERE = Path(os.environ.get("BIGRAD_PEERS", HERE / ".peers"))
 REQUIREMENTS = HERE / "peers"
 LISTS = {
-    "torch": (("torch", ()), ("torch-no-deps", ("--no-deps",))),
+    "torch": (("torch", ()), ("torch-no-deps", ("--no-deps",)), ("betty", ("--no-deps", "--ignore-requires-python"))),
     "jax": (("jax", ()),),
     "pyepo": (("pyepo", ()),),
     "imitation": (("imitation", ()),),
