@@ -207,4 +207,9 @@ def test_every_key_and_every_button_says_one_of_the_choices() -> None:
     keys = json.loads(re.sub(r"(\w+):", r'"\1":', re.search(r"const keys = (\{.*?\});", html)[1]))  # type: ignore[index]
     wanted = {"ArrowLeft": "left", "ArrowRight": "right", "ArrowUp": "equal", "ArrowDown": "skip"}
     assert keys == wanted
-    assert re.findall(r'<button type="button" data-choice="(\w+)" disabled>', html) == ["left", "right", "equal", "skip"]
+    assert re.findall(r'<button type="button" data-choice="(\w+)" disabled>', html) == [
+        "left",
+        "right",
+        "equal",
+        "skip",
+    ]
