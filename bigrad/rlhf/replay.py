@@ -27,7 +27,7 @@ class RelabelledReplayBuffer(ReplayBuffer):
     step is not kept a second time, see :class:`~bigrad.rlhf.following.Following`.
 
     Attributes:
-        reward_model: whose reward is handed out; ``None`` hands out the true one.
+        learnt: the model's rewards of the steps that it has looked at, NaN elsewhere ``(rows, envs)``.
         after_end: what a segment holds after the end of its episode (a time limit is no end). ``"zero"``: padding, a
             place of -1, at which the action is NaN, and observation and reward are 0. ``"absorb"``: its last step,
             again and again; the model's reward of that step then stands for all that follow, r / (1 - discount).
@@ -35,7 +35,6 @@ class RelabelledReplayBuffer(ReplayBuffer):
         discount: of the agent, for ``"absorb"``.
     """
 
-    reward_model: RewardEnsemble | None = None
     after_end: str = "exclude"
     discount: float = 0.0
 
@@ -54,6 +53,25 @@ class RelabelledReplayBuffer(ReplayBuffer):
         if pictures:  # theirs loses the last observation of an episode that a time limit cuts off
             self.optimize_memory_usage, self.handle_timeout_termination = False, True
             self.next_observations = cast(np.ndarray, Following(self.observations, self.dones))
+        self.reward_model = None
+
+    @property
+    def reward_model(self) -> RewardEnsemble | None:
+        """Whose reward is handed out; ``None`` hands out the true one.
+
+        It looks at each step once, when that is first drawn. A model that has moved since is to be assigned again.
+        """
+        return self._reward_model
+
+    @reward_model.setter
+    def reward_model(self, model: RewardEnsemble | None) -> None:
+        self._reward_model = model
+        self.learnt = np.full_like(self.rewards, np.nan)
+
+    def add(self, *step: Any, **named: Any) -> None:
+        """Take a step of each environment, as stable-baselines3's does."""
+        self.learnt[self.pos] = np.nan
+        super().add(*step, **named)
 
     @property
     def pictures(self) -> bool:
@@ -82,21 +100,22 @@ class RelabelledReplayBuffer(ReplayBuffer):
     def _get_samples(self, batch_inds: np.ndarray, env: Any = None) -> ReplayBufferSamples:
         places = batch_inds * self.n_envs + np.random.randint(0, self.n_envs, len(batch_inds))  # noqa: NPY002  # theirs
         raw, ended = self._at("observations", places), self.ended(places)
-        observation = now = self.to_torch(raw)
-        if env is not None:
-            now = self.to_torch(np.asarray(self._normalize_obs(raw, env)))
+        now = self.to_torch(np.asarray(self._normalize_obs(raw, env)))
         following = self.to_torch(np.asarray(self._normalize_obs(self._at("next_observations", places), env)))
         actions = self.to_torch(self._at("actions", places))
-        if self.reward_model is None:
-            reward = self.to_torch(self._at("rewards", places))
-        else:
-            seen = observation if self.pictures else observation.float()
-            with torch.no_grad():
-                reward = self.reward_model(seen, self._vectors(actions))
-            if self.after_end == "absorb":
-                reward = torch.where(self.to_torch(ended), reward / (1 - self.discount), reward)
+        reward = self.to_torch(self._at("rewards", places) if self.reward_model is None else self._learnt(places))
+        if self.reward_model is not None and self.after_end == "absorb":
+            reward = torch.where(self.to_torch(ended), reward / (1 - self.discount), reward)
         over = self.to_torch(ended.astype(np.float32))
         return ReplayBufferSamples(now, actions, following, over.unsqueeze(-1), reward.unsqueeze(-1))
+
+    @torch.no_grad()
+    def _learnt(self, places: np.ndarray) -> np.ndarray:
+        assert self.reward_model is not None
+        new = places[np.isnan(self._at("learnt", places))]
+        if len(new):
+            self.learnt[new // self.n_envs, new % self.n_envs] = self.reward_model(*self.steps(new)).cpu().numpy()
+        return self._at("learnt", places)
 
     def steps(self, places: np.ndarray) -> tuple[Tensor, Tensor]:
         """Observations and actions at ``places`` of any shape; 0 and NaN at padding. Discrete actions are one-hot."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 FORMAT = "bigrad run 1"
 CONFIG, CHECKPOINT, LABELS, HISTORY = "config.yaml", "checkpoint.safetensors", "labels.sqlite", "history.json"
 _PEOPLE = "people"  # as the configuration names them
-_ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+_ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts", "learnt")
 _MOMENTS = ("mean", "var", "count")
 
 
@@ -191,13 +191,6 @@ def _restore(trainer: PreferenceTrainer, state: dict[str, Any]) -> None:
     trainer.reward_model.load_state_dict(state["reward_model"])
     trainer.optimizer.load_state_dict(state["optimizer"])
     agent.set_parameters(state["agent"], exact_match=True, device=agent.device)
-    for name in _arrays(buffer):
-        saved, array = state["buffer"][name], getattr(buffer, name)
-        if isinstance(array, Following):
-            array.restore(saved)
-        else:
-            array[: len(saved)] = saved
-    buffer.pos, buffer.full = int(state["buffer"]["pos"]), bool(state["buffer"]["full"])
     buffer.reward_model = trainer.reward_model if state["labelled_reward"] else None
     counters = state["counters"]
     agent.num_timesteps, agent.owed = int(counters["num_timesteps"]), int(counters["owed"])
@@ -219,6 +212,15 @@ def _restore(trainer: PreferenceTrainer, state: dict[str, Any]) -> None:
     trainer.seconds = float(state["seconds"])
     trainer.history = list(state["history"])
     trainer.method.restore(state["method"])
+    # After the reward model: what is worked out anew may differ in its last bit. Earlier runs did not keep "learnt".
+    kept = {"learnt": buffer.learnt[:0], **state["buffer"]}
+    for name in _arrays(buffer):
+        array = getattr(buffer, name)
+        if isinstance(array, Following):
+            array.restore(kept[name])
+        else:
+            array[: len(kept[name])] = kept[name]
+    buffer.pos, buffer.full = int(kept["pos"]), bool(kept["full"])
     _go_on(trainer, state["episode"])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -98,13 +100,61 @@ def test_without_a_model_the_true_rewards_are_handed_out() -> None:
     assert torch.equal(samples.rewards[:, 0], torch.from_numpy(record.reward)[numbers])
 
 
-def test_a_model_that_changes_changes_what_is_handed_out_next() -> None:
+class Counted(RewardEnsemble):
+    """Counts the steps that it is asked about."""
+
+    asked = 0
+
+    def forward(self, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        self.asked += len(observation)
+        return super().forward(observation, action)
+
+
+def test_a_model_that_is_assigned_again_is_asked_again() -> None:
     record = Record(40, 40, 0)
     record.buffer.reward_model = changing = model()
+    record.buffer.sample(100)
     with torch.no_grad():
         changing.biases[-1].fill_(7.0)
         changing.weights[-1].zero_()
+    record.buffer.reward_model = changing
     torch.testing.assert_close(record.buffer.sample(5).rewards, torch.full((5, 1), 7.0))
+
+
+def test_a_model_looks_at_each_step_once() -> None:
+    record = Record(40, 40, 0)
+    record.buffer.reward_model = counted = Counted(1, 1, 2, 8)
+    for _ in range(20):
+        record.buffer.sample(100)
+    first = counted.asked
+    assert 40 <= first <= 100 + 40  # the first batch of a hundred may hold a step more than once
+    record.buffer.sample(100)
+    assert counted.asked == first
+
+
+def test_a_step_that_takes_the_place_of_another_is_looked_at() -> None:
+    record = Record(40, 40, 0)
+    record.buffer.reward_model = counted = Counted(1, 1, 2, 8)
+    while np.isnan(record.buffer.learnt).any():
+        record.buffer.sample(100)
+    step = np.full((1, 1), 1e3, np.float32)
+    record.buffer.add(step, step + 1, step / 2e3, np.zeros(1), np.zeros(1), [{}])
+    samples = record.buffer.sample(500)
+    assert (samples.observations == 1e3).any()
+    with torch.no_grad():
+        expected = RewardEnsemble.forward(counted, samples.observations, samples.actions)
+    torch.testing.assert_close(samples.rewards[:, 0], expected)
+
+
+def test_two_models_of_one_buffer_keep_apart() -> None:
+    record = Record(40, 40, 0)
+    other = copy.copy(record.buffer)
+    record.buffer.reward_model, other.reward_model = model(), RewardEnsemble(1, 1, 2, 8)
+    for buffer in (record.buffer, other):
+        samples = buffer.sample(100)
+        assert buffer.reward_model is not None
+        expected = buffer.reward_model(samples.observations, samples.actions).detach()
+        torch.testing.assert_close(samples.rewards[:, 0], expected)
 
 
 def test_an_episode_goes_on_after_a_time_limit() -> None:

@@ -60,6 +60,13 @@ def test_what_is_loaded_is_what_was_saved(tmp_path: Path) -> None:
     assert same(first, second)
 
 
+def test_rewards_that_the_model_gave_are_kept_to_the_last_bit(tmp_path: Path) -> None:
+    run = tiny.trainer()
+    run.learn(out=tmp_path / "run")
+    assert 0 < np.isfinite(run.buffer.learnt).sum() < run.buffer.learnt.size
+    assert PreferenceTrainer.load(tmp_path / "run").buffer.learnt.tobytes() == run.buffer.learnt.tobytes()
+
+
 def test_an_episode_that_was_cut_short_ends_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step, calls = Point.step, iter(range(45))
     monkeypatch.setattr(Point, "step", lambda *given: step(*given) if next(calls, None) is not None else ctrl_c())
