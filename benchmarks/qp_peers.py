@@ -100,6 +100,12 @@ def by_bigrad(_: Sizes) -> Layer:
     return QuadraticProgram()
 
 
+def compiled() -> None:
+    """On a fresh machine numba compiles at the first program; its cache holds from then on."""
+    drawn = programs(sizes := Sizes(3, 8, 8, 2))
+    gradients(by_bigrad(sizes)(*(data := fresh(drawn.data))), data, drawn.weight)
+
+
 def by_qpth(_: Sizes) -> Layer:
     """qpth; it need not check Q."""
     from qpth.qp import QPFunction

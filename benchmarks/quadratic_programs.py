@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from harness import Case, Row, interleave, options, report, verdict
-from qp_peers import WAYS, Layer, Programs, Sizes, fresh, gradients, infeasibility, programs
+from qp_peers import WAYS, Layer, Programs, Sizes, compiled, fresh, gradients, infeasibility, programs
 from torch import Tensor
 
 SIZES = (Sizes(64, 50, 50, 10), Sizes(256, 20, 20, 5), Sizes(8, 200, 200, 40))
@@ -43,11 +43,6 @@ def way_of(name: str, make: Callable[[Sizes], Layer], sizes: Sizes, drawn: Progr
 def flat(parts: list[Tensor]) -> Tensor:
     """All gradients of a program as one vector, ``(batch, ...)``."""
     return torch.cat([part.flatten(1) for part in parts], 1)
-
-
-def compiled() -> None:
-    """On a fresh machine numba compiles at the first program; its cache holds from then on."""
-    way_of("bigrad", WAYS["bigrad"], QUICK[0], programs(QUICK[0])).once()
 
 
 def times(quick: bool) -> list[Row]:

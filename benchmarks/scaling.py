@@ -17,7 +17,7 @@ import torch
 from harness import Case, Row, interleave, options, relative_error, report, verdict
 from path_peers import GridGraph, terrain
 from problems import InnerProblem, random
-from qp_peers import Sizes, fresh, gradients, programs
+from qp_peers import Sizes, compiled, fresh, gradients, programs
 from response_forms import LENGTH, Copy, Reward
 from soft_bellman import ACTIONS, TEMPERATURE, sparse_process
 from torch import Tensor
@@ -78,6 +78,7 @@ def dimension(quick: bool) -> list[Row]:
 def batch(quick: bool) -> list[Row]:
     """Quadratic programs of 20 variables, both passes."""
     layer, rows = QuadraticProgram(), []
+    compiled()
     for count in (1, 4) if quick else (1, 4, 16, 64, 256, 1024, 4096):
         drawn = programs(Sizes(count, 20, 20, 5))
 
@@ -123,17 +124,22 @@ def states(quick: bool) -> list[Row]:
     """The gradient through a soft-optimal policy, four actions and five successors anywhere."""
     warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
     rows = []
-    for count in (100,) if quick else (100, 1_000, 10_000, 100_000):
-        kernel = sparse_process(count, 0)
-        reward = torch.randn(count, ACTIONS, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-        free = reward.requires_grad_()
-        layer = SoftBellman(kernel, discount=0.99, temperature=TEMPERATURE)
-        weight = torch.linspace(0, 1, ACTIONS, dtype=torch.float64)
+    for count in (100,) if quick else (100, 1_000, 10_000, 100_000, 1_000_000):
+        kernel, generator, discount = sparse_process(count, 0), torch.Generator().manual_seed(2), 0.99
         matrix = torch.sparse_csr_tensor(kernel.crow, kernel.col, kernel.values, (count * ACTIONS, count))
+        # Values and policy first and the reward from them: what is timed is the way back from there.
+        value, policy = random(generator, count), random(generator, count, ACTIONS)
+        later = torch.mv(matrix, value).reshape(count, ACTIONS)
+        free = value[:, None] + TEMPERATURE * policy.log_softmax(-1) - discount * later
+        free.requires_grad_()
+        layer = SoftBellman(kernel, discount=discount, temperature=TEMPERATURE)
+        weight = torch.linspace(0, 1, ACTIONS, dtype=torch.float64)
         v, taken = torch.ones(count, dtype=torch.float64), []
 
-        def solve(_: Any, layer: SoftBellman = layer, free: Tensor = free, weight: Tensor = weight) -> Tensor:
-            return (layer(free).policy * weight).sum()
+        def solve(
+            _: Any, layer: SoftBellman = layer, free: Tensor = free, value: Tensor = value, weight: Tensor = weight
+        ) -> Tensor:
+            return (layer(free, init=value).policy * weight).sum()
 
         def back(loss: Tensor, layer: SoftBellman = layer, free: Tensor = free, taken: list[int] = taken) -> None:
             torch.autograd.grad(loss, free)

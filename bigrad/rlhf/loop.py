@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
+from stable_baselines3.common.type_aliases import MaybeCallback
 from torch import Tensor
 
 from ..errors import InputError
@@ -41,6 +42,26 @@ class Place:
     between: bool = True
 
 
+class StopTraining(Exception):  # no error
+    """Leaves the agent's loop between two steps."""
+
+
+class Watched(CallbackList):
+    """The loop, and after it what a user watches the run by; who returns ``False`` ends it before its next step.
+
+    stable-baselines3 would end it in the middle of one, and the step would be lost to the buffer.
+    """
+
+    def __init__(self, loop: Loop, others: MaybeCallback) -> None:
+        listed = others if isinstance(others, list) else [] if others is None else [others]
+        super().__init__([loop, *(it if isinstance(it, BaseCallback) else ConvertCallback(it) for it in listed)])
+        self.loop = loop
+
+    def _on_step(self) -> bool:
+        self.loop.stopped |= not super()._on_step()
+        return True
+
+
 class Loop(BaseCallback):
     """Runs a round of the upper level whenever one is due, at the end of an episode.
 
@@ -62,7 +83,7 @@ class Loop(BaseCallback):
         self.place = trainer.place
         self.clock = (time.perf_counter(), trainer.agent.num_timesteps)
         self.state: dict[str, Any] = {}
-        self.interrupted = self.unsaved = False
+        self.interrupted = self.stopped = self.unsaved = False
         trainer.agent.holding = self.place.held_since is not None and trainer.method.holds
         trainer.method.begin()
 
@@ -113,6 +134,8 @@ class Loop(BaseCallback):
         self.unsaved = False
         if self.interrupted:
             raise KeyboardInterrupt
+        if self.stopped:
+            raise StopTraining
         self.place.between = False
 
     def _on_rollout_end(self) -> None:

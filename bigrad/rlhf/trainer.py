@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3.common.logger import Logger, configure
+from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import get_device
 
 from ..errors import InputError, RunError
@@ -20,7 +21,7 @@ from .ceilings import Ceiling, ceiling_of
 from .evaluation import true_returns
 from .generators import GlobalGenerators
 from .interruption import on_interrupt
-from .loop import Loop, Place
+from .loop import Loop, Place, StopTraining, Watched
 from .methods import KINDS
 from .people import People
 from .picture_archive import PictureArchive
@@ -117,6 +118,7 @@ class PreferenceTrainer:
         self.seconds = 0.0
         self.result: Result | None = None
         self.archive: PictureArchive | None = None
+        self.logger: Logger | None = None
 
     @property
     def buffer(self) -> RelabelledReplayBuffer:
@@ -125,7 +127,13 @@ class PreferenceTrainer:
         return self.agent.replay_buffer
 
     def learn(
-        self, steps: int | None = None, *, progress_bar: bool = False, out: str | Path | None = None, command: str = ""
+        self,
+        steps: int | None = None,
+        *,
+        progress_bar: bool = False,
+        out: str | Path | None = None,
+        callback: MaybeCallback = None,
+        command: str = "",
     ) -> Result:
         """Learn, evaluate on the true reward, and say what was reached.
 
@@ -134,6 +142,8 @@ class PreferenceTrainer:
             progress_bar: show steps/s, labels, label accuracy and true return (needs rich).
             out: a folder that is kept up to date while learning, so that the run can be resumed; it gets
                 ``result.json``, ``curves.png``, the policy, the reward model and TensorBoard curves.
+            callback: of stable-baselines3, one or a list. One that returns ``False`` ends the run before its next step;
+                it can go on later, as after Ctrl-C.
             command: what to write down as the command that made the result.
 
         Raises:
@@ -147,16 +157,17 @@ class PreferenceTrainer:
         folder = None if out is None else Path(out).resolve()
         if folder is not None:
             self._move_labels_to(folder)
-            self.agent.set_logger(configure(str(folder / "tensorboard"), ["tensorboard"]))
-        else:
-            self.agent.set_logger(Logger(None, []))
+        self._set_logger(folder)
         began = time.perf_counter()
         loop = Loop(self, folder, progress_bar)
+        watched = Watched(loop, callback)
         with self.generators, on_interrupt(loop.interrupt):
             try:
                 remaining = self.settings.steps - self.agent.num_timesteps
                 if remaining > 0:
-                    self.agent.learn(remaining, callback=loop, reset_num_timesteps=self.agent.num_timesteps == 0)
+                    self.agent.learn(remaining, watched, reset_num_timesteps=self.agent.num_timesteps == 0)
+            except StopTraining:
+                watched.on_training_end()
             finally:
                 # Ctrl-C ends up here too, between two steps: what was learnt so far is on disk before it goes on.
                 self.seconds += time.perf_counter() - began
@@ -172,6 +183,13 @@ class PreferenceTrainer:
         if folder is not None:
             run_folder.write_result(folder, self.result, self.history)
         return self.result
+
+    def _set_logger(self, folder: Path | None) -> None:
+        """TensorBoard's in the folder, unless the agent was given another one by its user."""
+        if self.agent._custom_logger and self.agent.logger is not self.logger:  # noqa: SLF001  # no public name for it
+            return
+        self.logger = Logger(None, []) if folder is None else configure(str(folder / "tensorboard"), ["tensorboard"])
+        self.agent.set_logger(self.logger)
 
     def _restart_with(self, steps: int) -> None:
         content = {**self.settings.to_json(), "steps": steps}
