@@ -80,6 +80,8 @@ class Options:
     """Let the agent's networks see observations of mean 0 and deviation 1."""
     learn_temperature: bool = _DEFAULT.learn_temperature
     """Let SAC or TQC adapt the temperature."""
+    response_from: int = _DEFAULT.response_from
+    """The step from which the response term is on; 0: once the reward model has been fitted."""
     response_limit: float = _DEFAULT.response_limit
     """The largest norm of the response term over that of the direct term."""
     device: str = "auto"

@@ -84,7 +84,7 @@ class Loop(BaseCallback):
         self.clock = (time.perf_counter(), trainer.agent.num_timesteps)
         self.state: dict[str, Any] = {}
         self.interrupted = self.stopped = self.unsaved = False
-        trainer.agent.holding = self.place.held_since is not None and trainer.method.holds
+        trainer.agent.holding = self.place.held_since is not None and self._holds
         trainer.method.begin()
 
     def interrupt(self, *_: Any) -> None:
@@ -95,6 +95,16 @@ class Loop(BaseCallback):
     def _due(self) -> int | None:
         done = self.trainer.rounds_done
         return self.schedule[done] if done < len(self.schedule) else None
+
+    @property
+    def _answers(self) -> bool:
+        """Whether the round that is due has a response term."""
+        return self.trainer.method.answers and (self._due or 0) >= self.trainer.settings.response_from
+
+    @property
+    def _holds(self) -> bool:
+        """Whether the policy rests before that round, as its response is estimated on its own steps."""
+        return self.trainer.method.holds and self._answers
 
     def _on_step(self) -> bool:
         rewards, infos, chosen = self.locals["rewards"], self.locals["infos"], self.trainer.settings
@@ -118,7 +128,7 @@ class Loop(BaseCallback):
         begins = max(chosen.warm_up + 1, due - chosen.on_policy_steps) if due is not None else np.inf
         if self.place.held_since is None and self.num_timesteps >= begins:
             self.place.held_since, self.place.held_updates = self.num_timesteps, self.trainer.agent.updates
-            self.trainer.agent.holding = self.trainer.method.holds
+            self.trainer.agent.holding = self._holds
         if self.num_timesteps % 50 < chosen.envs:
             self._show()
         return True
@@ -210,7 +220,7 @@ class Loop(BaseCallback):
     def _response(self, row: dict[str, Any]) -> list[Term]:
         """The response term of this round, before the reward model is fitted to the new labels."""
         trainer, held_since, chosen = self.trainer, self.place.held_since, self.trainer.settings
-        if not trainer.method.answers or held_since is None:
+        if not self._answers or held_since is None:
             return []
         holds = trainer.method.holds
         episodes = trainer.buffer.recent_episodes(self.num_timesteps - held_since + chosen.envs) if holds else []

@@ -47,7 +47,7 @@ _CHOICES = {
 # What runs of bigrad 0.1 did not write down: they had the defaults, but for steps on all pairs with a fresh response.
 _LATER = (
     *("envs", "env_processes", "signed_rewards", "normalise", "learn_temperature", "least_temperature"),
-    *("update_every", "buffer", "upper_batch", "response_every", "response_shrink"),
+    *("update_every", "buffer", "upper_batch", "response_every", "response_shrink", "response_from"),
 )
 _KINDS = {str: "a string", int: "a whole number", float: "a number", bool: "True or False"}
 
@@ -81,6 +81,7 @@ class Settings:
         horizon: how many steps after an action count in it; 0 is all of them, and 1 the published shortcut, which is
             the mean over fresh actions exactly with "critic".
         penalty: of pbrl; its bias falls as one over it.
+        response_from: the step from which the response term is on; 0: once the reward model has been fitted to labels.
         response_weight: factor of the response term (pbrl: of the penalty); 1 is the hyper-gradient's own scale.
         response_limit: the largest norm of the response term over that of the direct term.
         response_shrink: whether the response term is shortened by how much of it is signal; see :func:`signal_share`.
@@ -125,6 +126,7 @@ class Settings:
     response: str = "critic"
     horizon: int = 0
     penalty: float = 10.0
+    response_from: int = 0
     response_weight: float = 1.0
     response_limit: float = 0.1
     response_every: int = 10
@@ -172,6 +174,12 @@ class Settings:
                 raise InputError(f"{name} is {getattr(self, name)}; wanted a share between 0 and 1")
         if not 0 <= self.discount < 1:
             raise InputError(f"discount is {self.discount}; wanted 0 <= discount < 1")
+        last = self.schedule()[-1] if self.learns_reward else self.steps
+        if not 0 <= self.response_from <= last:
+            raise InputError(
+                f"response_from is {self.response_from}, and the last upper steps are due at {last}; wanted a step "
+                "between 0 and that"
+            )
         if self.horizon < 0:
             raise InputError(f"horizon is {self.horizon}; wanted a number of steps, or 0 for all of them")
         for name in ("temperature", "least_temperature", "lr", "reward_step", "penalty"):

@@ -40,11 +40,30 @@ def test_parl_says_why_not_and_what_instead() -> None:
         ({"response": "none"}, "response is 'none'; wanted one of critic, critics, trace"),
         ({"horizon": -1}, "horizon is -1"),
         ({"penalty": 0.0}, "penalty is 0.0; wanted a positive"),
+        ({"response_from": -1}, "response_from is -1, and the last upper steps are due at 7460; wanted a step between"),
+        ({"response_from": 7461}, "response_from is 7461, and the last upper steps are due at 7460"),
     ],
 )
 def test_what_is_no_method_or_number_is_named(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(InputError, match=named):
         Settings(**changes)
+
+
+@pytest.mark.parametrize("method", ["sobirl", "hpgd", "pbrl"])
+def test_the_response_is_on_from_a_stated_step(method: str) -> None:
+    off, late, on = (
+        tiny.trainer(method=name, response_from=step)
+        for name, step in (("drlhf", 0), (method, tiny.ROUNDS[1] + 1), (method, 0))
+    )
+    for run in (off, late, on):
+        run.learn()
+    assert [row["ratio"] is not None for row in tiny.rounds(late)] == [False, False, True]
+    assert [row["ratio"] is not None for row in tiny.rounds(on)] == [False, True, True]
+    if method != "pbrl":  # whose policy pays for the losses from the first
+        before = [[row["loss"] for row in tiny.rounds(run)[:2]] for run in (off, late)]
+        assert before[0] == before[1]
+        returns = [[row for row in run.history if "loss" not in row and row["step"] <= 40] for run in (off, late)]
+        assert returns[0] == returns[1] != []
 
 
 @pytest.mark.parametrize(("env", "responds"), [(tiny.POINT, RESPONDS[0:5:4]), ("Tiny/Buttons-v0", RESPONDS)])
