@@ -50,7 +50,7 @@ reproduce: $(INSTALLED) ## run the demo's five seeds again into benchmarks/resul
 	for seed in 0 1 2 3 4; do rm -rf runs/reproduce/seed$$seed; \
 	$(RLHF) --seed $$seed --out runs/reproduce/seed$$seed && \
 	cp runs/reproduce/seed$$seed/result.json benchmarks/results/demo/seed$$seed.json || exit 1; done
-	cp runs/reproduce/seed0/curves.png benchmarks/results/demo/curves.png
+	cp runs/reproduce/seed0/curves.png runs/reproduce/seed0/policy.webp benchmarks/results/demo
 
 lint: $(INSTALLED) ## ruff: rules and formatting
 	$(BIN)/ruff check .

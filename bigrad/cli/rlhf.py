@@ -13,18 +13,19 @@ from typing import Any, Literal
 import torch
 import tyro
 
-from ..errors import RunError
+from ..errors import MissingPackage, RunError, UnsupportedError
 from ..rlhf import People, PreferenceTrainer, Settings, SyntheticTeacher, print_result, read_preset
 
 _DEFAULT = Settings()
+FILM = "policy.webp"
 
 
 @dataclass
 class Options:
     """Learn a reward model and a policy from preferences on a gymnasium environment, and say what was reached.
 
-    The folder of a run holds the labels, the networks, TensorBoard curves, result.json and curves.png. Ctrl-C leaves a
-    run that --resume continues.
+    The folder of a run holds the labels, the networks, TensorBoard curves, result.json, curves.png and a film of the
+    policy. Ctrl-C leaves a run that --resume continues.
     """
 
     preset: str | None = None
@@ -116,7 +117,13 @@ def run(argv: Sequence[str]) -> int:
         print(f"\nStopped. Continue with: bigrad rlhf --resume {shlex.quote(str(folder))}", file=sys.stderr)
         raise
     print_result(result)
-    print(f"{folder}: result.json, curves.png, policy.safetensors, reward_model.safetensors, tensorboard")
+    parts = "result.json, curves.png, policy.safetensors, reward_model.safetensors, tensorboard"
+    try:
+        trainer.film(folder / FILM)
+        parts = f"{FILM}, {parts}"
+    except (MissingPackage, UnsupportedError) as error:
+        print(f"No film of the policy: {error}", file=sys.stderr)
+    print(f"{folder}: {parts}")
     return 0
 
 

@@ -20,8 +20,8 @@ _ATARI = "ALE/"
 _STACKED = 4  # pictures that an Atari agent sees at once, as is usual
 _PACKAGES = {"mujoco": "rl", "pygame": "rl", "opencv": "atari"}  # what the extras bring along
 _NO_PICTURES = (
-    "{} renders no pictures (render_mode rgb_array), and people need clips to compare: choose another environment "
-    "or a SyntheticTeacher"
+    "{} renders no pictures (render_mode rgb_array), and clips are made of them: choose another environment, or in "
+    "place of people a SyntheticTeacher"
 )
 
 

@@ -1,4 +1,4 @@
-"""The true return, measured on separate environments."""
+"""The true return, measured on separate environments, and a film of how it is reached."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 from .environments import make
+from .people import Film
 
 Policy = Callable[[np.ndarray], np.ndarray]
 
@@ -42,3 +43,23 @@ def true_returns(env: str, policy: Policy | None, episodes: int, seed: int = _FI
     if not np.isfinite(total).all():
         raise InputError(f"{env} gave an episode a return that is not finite: mend the environment's reward")
     return total
+
+
+def film(env: str, policy: Policy | None, steps: int, seed: int = _FIRST_SEED) -> bytes:
+    """An animated WebP of the first of these episodes, of at most ``steps`` steps.
+
+    Raises:
+        UnsupportedError: the environment gives no pictures, or cannot on this machine.
+    """
+    watched = Film(make(env, pictures=True), seconds=0)
+    try:
+        observation, _ = watched.reset(seed=seed)
+        watched.action_space.seed(seed)
+        for _ in range(steps):
+            action = watched.action_space.sample() if policy is None else policy(np.asarray(observation)[None])[0]
+            observation, _, ended, cut, _ = watched.step(action)
+            if ended or cut:
+                break
+        return watched.clip(range(watched.reach)[::-1])
+    finally:
+        watched.close()

@@ -5,7 +5,16 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .ceilings import Ceiling, ceiling_of
+from .evaluation import true_returns
+from .upper_level import true_accuracy
+
+if TYPE_CHECKING:
+    from .trainer import PreferenceTrainer
 
 _PACKAGES = ("bigrad", "torch", "gymnasium", "stable_baselines3", "numpy", "mujoco")
 
@@ -69,6 +78,59 @@ class Result:
     hardware: str
     command: str
 
+    @classmethod
+    def of(cls, trainer: PreferenceTrainer, evaluation: np.ndarray, command: str) -> Result:
+        """Of a run that is over, from the true returns of its evaluation."""
+        chosen = trainer.settings
+        scale = ceiling_of(chosen.env)
+        if scale is None:
+            random_return = float(true_returns(chosen.env, None, chosen.episodes).mean())
+        else:
+            random_return = scale.random_return
+        rounds = [row for row in trainer.history if "loss" in row]
+        upper = sum(row["upper_steps"] for row in rounds)
+        answered = [row for row in rounds if row["ratio"] is not None]
+
+        def over(name: str, statistic: Any) -> float | None:
+            values = [row[name] for row in rounds if row.get(name) is not None]
+            return float(statistic(values)) if values else None
+
+        final = float(evaluation.mean())
+        if not chosen.learns_reward and scale is None:
+            scale = None if final <= random_return else Ceiling(random_return, final)
+        return cls(
+            env=chosen.env,
+            method=chosen.method,
+            seed=chosen.seed,
+            steps=trainer.agent.num_timesteps,
+            labels=trainer.store.count,
+            true_return=final,
+            true_return_std=float(evaluation.std()),
+            random_return=random_return,
+            ceiling_return=None if scale is None else scale.ceiling_return,
+            share=None if scale is None else scale.share(final),
+            preference_accuracy=_preference_accuracy(trainer),
+            fresh_accuracy=over("fresh_accuracy", np.mean),
+            response_ratio=_median_of_steps(answered, "ratio"),
+            response_ratio_estimated=_median_of_steps(answered, "estimated_ratio"),
+            response_share=sum(row["upper_steps"] for row in answered) / upper if upper else 0.0,
+            response_agreement=over("agreement", np.median),
+            response_approximate=bool(answered),
+            response_age=max((row["response_age"] for row in answered), default=0),
+            expected_loss=over("expected_loss", np.mean),
+            fresh_loss=over("fresh_loss", np.mean),
+            calibration_error=over("calibration_error", np.mean),
+            disagreement=over("disagreement", np.mean),
+            tie_rate=over("tie_rate", np.mean),
+            skip_rate=over("skip_rate", np.mean),
+            alarms=sum(bool(row.get("alarm")) for row in rounds),
+            episodes=chosen.episodes,
+            wall_seconds=trainer.seconds,
+            versions=versions(),
+            hardware=hardware(),
+            command=command,
+        )
+
     def to_json(self) -> dict[str, Any]:
         """As plain numbers and strings."""
         return asdict(self)
@@ -129,3 +191,17 @@ def hardware() -> str:
     except (OSError, StopIteration):
         pass
     return f"{name}, {os.cpu_count()} cores"
+
+
+def _preference_accuracy(trainer: PreferenceTrainer) -> float | None:
+    """On pairs of the policy's last steps that no one has labelled."""
+    if not trainer.settings.learns_reward:
+        return None
+    random = np.random.default_rng(trainer.settings.seed)
+    return true_accuracy(trainer.reward_model, trainer.buffer, 1000, trainer.settings.segment, random)
+
+
+def _median_of_steps(rounds: list[dict[str, Any]], name: str) -> float | None:
+    """The median over upper steps, each round's median counted once a step."""
+    ratios = [np.full(row["upper_steps"], row[name]) for row in rounds]
+    return float(np.median(np.concatenate(ratios))) if ratios else None

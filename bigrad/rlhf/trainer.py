@@ -17,8 +17,7 @@ from stable_baselines3.common.utils import get_device
 from ..errors import InputError, RunError
 from . import run_folder
 from .agents import make_agent
-from .ceilings import Ceiling, ceiling_of
-from .evaluation import true_returns
+from .evaluation import Policy, film, true_returns
 from .generators import GlobalGenerators
 from .interruption import on_interrupt
 from .loop import Loop, Place, StopTraining, Watched
@@ -29,11 +28,11 @@ from .picture_reward import reward_ensemble
 from .preferences import PreferenceStore
 from .questions import warn_of_no_response
 from .replay import RelabelledReplayBuffer
-from .result import Result, hardware, versions
+from .result import Result
 from .settings import Settings
 from .side_by_side import side_by_side
+from .snapshot import write_atomically
 from .teacher import SyntheticTeacher, Teacher
-from .upper_level import true_accuracy
 
 
 class PreferenceTrainer:
@@ -175,11 +174,10 @@ class PreferenceTrainer:
                 if folder is not None:
                     self.save(folder)
         began = time.perf_counter()
-        policy = None if self.settings.method == "random" else self.act
-        evaluation = true_returns(self.settings.env, policy, self.settings.episodes)
+        evaluation = true_returns(self.settings.env, self._policy, self.settings.episodes)
         self.seconds += time.perf_counter() - began
         warn_of_no_response(self)
-        self.result = self._result(evaluation, command or shlex.join(sys.argv))
+        self.result = Result.of(self, evaluation, command or shlex.join(sys.argv))
         if folder is not None:
             run_folder.write_result(folder, self.result, self.history)
         return self.result
@@ -243,63 +241,26 @@ class PreferenceTrainer:
             observation = self.agent.seen(torch.as_tensor(observation)).numpy()
         return self.agent.predict(observation, deterministic=True)[0]
 
-    def _result(self, evaluation: np.ndarray, command: str) -> Result:
-        chosen = self.settings
-        scale = ceiling_of(chosen.env)
-        if scale is None:
-            random_return = float(true_returns(chosen.env, None, chosen.episodes).mean())
-        else:
-            random_return = scale.random_return
-        rounds = [row for row in self.history if "loss" in row]
-        upper = sum(row["upper_steps"] for row in rounds)
-        answered = [row for row in rounds if row["ratio"] is not None]
+    @property
+    def _policy(self) -> Policy | None:
+        return None if self.settings.method == "random" else self.act
 
-        def over(name: str, statistic: Any) -> float | None:
-            values = [row[name] for row in rounds if row.get(name) is not None]
-            return float(statistic(values)) if values else None
+    def film(self, path: str | Path, steps: int = 200) -> None:
+        """Film an episode of the policy, at most ``steps`` steps of the first that it was evaluated on.
 
-        final = float(evaluation.mean())
-        if not chosen.learns_reward and scale is None:
-            scale = None if final <= random_return else Ceiling(random_return, final)
-        return Result(
-            env=chosen.env,
-            method=chosen.method,
-            seed=chosen.seed,
-            steps=self.agent.num_timesteps,
-            labels=self.store.count,
-            true_return=final,
-            true_return_std=float(evaluation.std()),
-            random_return=random_return,
-            ceiling_return=None if scale is None else scale.ceiling_return,
-            share=None if scale is None else scale.share(final),
-            preference_accuracy=self._preference_accuracy(),
-            fresh_accuracy=over("fresh_accuracy", np.mean),
-            response_ratio=_median_of_steps(answered, "ratio"),
-            response_ratio_estimated=_median_of_steps(answered, "estimated_ratio"),
-            response_share=sum(row["upper_steps"] for row in answered) / upper if upper else 0.0,
-            response_agreement=over("agreement", np.median),
-            response_approximate=bool(answered),
-            response_age=max((row["response_age"] for row in answered), default=0),
-            expected_loss=over("expected_loss", np.mean),
-            fresh_loss=over("fresh_loss", np.mean),
-            calibration_error=over("calibration_error", np.mean),
-            disagreement=over("disagreement", np.mean),
-            tie_rate=over("tie_rate", np.mean),
-            skip_rate=over("skip_rate", np.mean),
-            alarms=sum(bool(row.get("alarm")) for row in rounds),
-            episodes=chosen.episodes,
-            wall_seconds=self.seconds,
-            versions=versions(),
-            hardware=hardware(),
-            command=command,
-        )
+        Args:
+            path: of the animated WebP that is written.
+            steps: where the film ends at the latest.
 
-    def _preference_accuracy(self) -> float | None:
-        """On pairs of the policy's last steps that no one has labelled."""
-        if not self.settings.learns_reward:
-            return None
-        random = np.random.default_rng(self.settings.seed)
-        return true_accuracy(self.reward_model, self.buffer, 1000, self.settings.segment, random)
+        Raises:
+            InputError: there is no step to film.
+            MissingPackage: the environment renders with a package that is not installed.
+            RunError: the file cannot be written.
+            UnsupportedError: the environment gives no pictures, or cannot on this machine.
+        """
+        if steps < 1:
+            raise InputError(f"steps is {steps}; wanted at least 1")
+        write_atomically(Path(path).resolve(), film(self.settings.env, self._policy, steps))
 
     def __repr__(self) -> str:
         chosen = self.settings
@@ -307,9 +268,3 @@ class PreferenceTrainer:
             f"PreferenceTrainer({chosen.env!r}, method={chosen.method!r}, labels={self.store.count}/{chosen.labels}, "
             f"steps={self.agent.num_timesteps}/{chosen.steps}, seed={chosen.seed})"
         )
-
-
-def _median_of_steps(rounds: list[dict[str, Any]], name: str) -> float | None:
-    """The median over upper steps, each round's median counted once a step."""
-    ratios = [np.full(row["upper_steps"], row[name]) for row in rounds]
-    return float(np.median(np.concatenate(ratios))) if ratios else None

@@ -26,6 +26,7 @@ from bigrad.rlhf import (
 
 from . import tiny
 from .environments import Point
+from .test_policy_film import LIT
 
 STEPS, LABELS = 1_012, 12
 RUN = ["rlhf", "--env", tiny.POINT, "--steps", str(STEPS), "--labels", str(LABELS), "--segment", "5"]
@@ -53,7 +54,9 @@ def test_a_run_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str
     folder = tmp_path / "a run"
     argv = [*RUN, "--out", str(folder), "--seed", "3", "--beta", "inf", "--temperature", "0.2"]
     assert main(argv) == 0
-    out = " ".join(capsys.readouterr().out.split())
+    printed = capsys.readouterr()
+    out = " ".join(printed.out.split())
+    assert "No film of the policy: Tiny/Point-v0 renders no pictures" in printed.err
     result = json.loads((folder / "result.json").read_text())
     assert "sobirl reached a true return of" in out
     assert f"{folder}: result.json, curves.png, policy.safetensors, reward_model.safetensors, tensorboard" in out
@@ -66,6 +69,16 @@ def test_a_run_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str
     run = PreferenceTrainer.load(folder)
     assert (run.settings.segment, run.settings.temperature) == (5, 0.2)
     assert repr(run.teacher) == "SyntheticTeacher(beta=inf, seed=None)"
+
+
+@pytest.mark.filterwarnings("ignore:this run of sobirl had no response")
+@pytest.mark.usefixtures("unpainted")
+def test_a_run_leaves_a_film_of_its_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    argv = [*RUN, "--env", LIT, "--out", str(folder), "--no-progress"]
+    assert main(argv) == 0
+    assert f"{folder}: policy.webp, result.json" in capsys.readouterr().out
+    assert (folder / "policy.webp").read_bytes().startswith(b"RIFF")
 
 
 @pytest.mark.usefixtures("unpainted")

@@ -95,10 +95,10 @@ class Film(gymnasium.Wrapper[Any, Any, Any, Any]):
     def _see(self) -> np.ndarray:
         try:
             picture = self.env.render()
-        except (AttributeError, ImportError, OSError, RuntimeError, gymnasium.error.Error) as error:
+        except Exception as error:
             raise UnsupportedError(
-                f"{self.env} cannot be rendered on this machine ({error}), and people need clips to compare: MUJOCO_GL="
-                "egl or osmesa helps MuJoCo without a screen; otherwise train with a SyntheticTeacher"
+                f"{self.env} cannot be rendered on this machine ({error}), and clips are made of pictures: MUJOCO_GL="
+                "egl or osmesa helps MuJoCo without a screen; training with a SyntheticTeacher needs none"
             ) from error
         if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.shape[2:] != (3,):
             raise UnsupportedError(

@@ -1,0 +1,93 @@
+"""The film of a policy shows what it does in the first episode that it is evaluated on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from bigrad.errors import InputError, RunError, UnsupportedError
+from bigrad.rlhf import PreferenceTrainer
+
+from . import tiny
+from .environments import LENGTH, Point
+
+pytestmark = pytest.mark.usefixtures("unpainted", "unsynced")
+
+LIT = "Tiny/Lit-v0"
+
+
+class Lit(Point):
+    """The left half of what is seen is as bright as the point is far to the right, the other half as it is old."""
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 30}
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__()
+        self.render_mode = render_mode
+
+    def render(self) -> Any:
+        picture = np.full((16, 32, 3), 25 * self.since, np.uint8)
+        picture[:, :16] = int(np.clip(128 + 60 * self.state[0], 0, 255))
+        return picture
+
+
+gymnasium.register(LIT, Lit, max_episode_steps=LENGTH, disable_env_checker=True)
+
+
+@pytest.fixture(scope="module")
+def run() -> PreferenceTrainer:
+    run = tiny.trainer(LIT, method="sac", labels=0)
+    run.learn()
+    return run
+
+
+def brightness(path: Path) -> list[float]:
+    with Image.open(path) as film:
+        return [float(np.asarray(picture.convert("L"))[4:12, 4:12].mean()) for picture in ImageSequence.Iterator(film)]
+
+
+def expected(run: PreferenceTrainer, steps: int, seed: int = 10_000) -> list[float]:
+    env = gymnasium.make(LIT, render_mode="rgb_array")
+    observation, found = env.reset(seed=seed)[0], []
+    for _ in range(steps):
+        observation = env.step(run.act(observation[None])[0])[0]
+        found.append(float(np.asarray(env.render())[:, :16].mean()))
+    return found
+
+
+@pytest.mark.parametrize("steps", [1, 7, 200])
+def test_it_shows_what_the_policy_does(steps: int, run: PreferenceTrainer, tmp_path: Path) -> None:
+    run.film(tmp_path / "policy.webp", steps)
+    wanted = expected(run, min(steps, LENGTH))
+    assert brightness(tmp_path / "policy.webp") == pytest.approx(wanted, abs=4)
+    if steps > 1:
+        assert expected(run, len(wanted), seed=1) != pytest.approx(wanted, abs=12)
+
+
+def test_random_behaviour_can_be_seen_too(run: PreferenceTrainer, tmp_path: Path) -> None:
+    tiny.trainer(LIT, method="random", labels=0).film(tmp_path / "policy.webp")
+    found = brightness(tmp_path / "policy.webp")
+    assert len(found) == LENGTH
+    assert found != pytest.approx(expected(run, LENGTH), abs=4)
+
+
+def test_without_pictures_there_is_no_film(finished: tuple[PreferenceTrainer, Path], tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match=r"Tiny/Point-v0 renders no pictures \(render_mode rgb_array\)"):
+        finished[0].film(tmp_path / "policy.webp")
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_steps_make_no_film(run: PreferenceTrainer, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="steps is 0; wanted at least 1"):
+        run.film(tmp_path / "policy.webp", 0)
+
+
+def test_where_it_cannot_be_written_is_named(run: PreferenceTrainer, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="could not be written"):
+        run.film(tmp_path / "file" / "policy.webp")
