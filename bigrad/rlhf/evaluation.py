@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import gymnasium
@@ -53,13 +54,15 @@ def film(env: str, policy: Policy | None, steps: int, seed: int = _FIRST_SEED) -
     """
     watched = Film(make(env, pictures=True), seconds=0)
     try:
-        observation, _ = watched.reset(seed=seed)
-        watched.action_space.seed(seed)
-        for _ in range(steps):
-            action = watched.action_space.sample() if policy is None else policy(np.asarray(observation)[None])[0]
-            observation, _, ended, cut, _ = watched.step(action)
-            if ended or cut:
-                break
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="glfw")  # of a missing screen: the error says it
+            observation, _ = watched.reset(seed=seed)
+            watched.action_space.seed(seed)
+            for _ in range(steps):
+                action = watched.action_space.sample() if policy is None else policy(np.asarray(observation)[None])[0]
+                observation, _, ended, cut, _ = watched.step(action)
+                if ended or cut:
+                    break
         return watched.clip(range(watched.reach)[::-1])
     finally:
         watched.close()

@@ -96,9 +96,10 @@ class Film(gymnasium.Wrapper[Any, Any, Any, Any]):
         try:
             picture = self.env.render()
         except Exception as error:
+            name = self.env.spec.id if self.env.spec else self.env
             raise UnsupportedError(
-                f"{self.env} cannot be rendered on this machine ({error}), and clips are made of pictures: MUJOCO_GL="
-                "egl or osmesa helps MuJoCo without a screen; training with a SyntheticTeacher needs none"
+                f"{name} cannot be rendered on this machine ({error}): without a screen MUJOCO_GL=egl or osmesa helps "
+                "MuJoCo; people need clips, and a SyntheticTeacher does not"
             ) from error
         if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.shape[2:] != (3,):
             raise UnsupportedError(
