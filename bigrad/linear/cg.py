@@ -83,7 +83,9 @@ class CG(Krylov):
             p = torch.add(z, p, alpha=rz / before)
         moved = torch.ones_like(run.live)
         lengths = run.b_norm.new_tensor(taken).reshape(len(taken), 2, *run.live.shape)
-        run.history += [(alpha, beta, moved) for alpha, beta in lengths]
+        run.history += [
+            (alpha, beta, moved) for alpha, beta in zip(*(part.unbind() for part in lengths.unbind(1)), strict=True)
+        ]
         run.largest, run.least = torch.full_like(run.largest, largest), torch.full_like(run.least, least)
         run.u, run.steps, run.live = u, torch.full_like(run.steps, steps), torch.zeros_like(run.live)
 

@@ -46,23 +46,25 @@ def true_returns(env: str, policy: Policy | None, episodes: int, seed: int = _FI
     return total
 
 
-def film(env: str, policy: Policy | None, steps: int, seed: int = _FIRST_SEED) -> bytes:
-    """An animated WebP of the first of these episodes, of at most ``steps`` steps.
+def film(env: str, policy: Policy | None, episodes: int, steps: int, seed: int = _FIRST_SEED) -> bytes:
+    """An animated WebP of the first of these episodes one after the other, ``steps`` steps of each at most.
 
     Raises:
         UnsupportedError: the environment gives no pictures, or cannot on this machine.
     """
     watched = Film(make(env, pictures=True), seconds=0)
+    watched.action_space.seed(seed)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="glfw")  # of a missing screen: the error says it
-            observation, _ = watched.reset(seed=seed)
-            watched.action_space.seed(seed)
-            for _ in range(steps):
-                action = watched.action_space.sample() if policy is None else policy(np.asarray(observation)[None])[0]
-                observation, _, ended, cut, _ = watched.step(action)
-                if ended or cut:
-                    break
+            for episode in range(episodes):
+                observation, _ = watched.reset(seed=seed + episode)
+                for _ in range(steps):
+                    whole = np.asarray(observation)[None]
+                    action = watched.action_space.sample() if policy is None else policy(whole)[0]
+                    observation, _, ended, cut, _ = watched.step(action)
+                    if ended or cut:
+                        break
         return watched.clip(range(watched.reach)[::-1])
     finally:
         watched.close()

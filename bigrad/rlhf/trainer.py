@@ -245,12 +245,13 @@ class PreferenceTrainer:
     def _policy(self) -> Policy | None:
         return None if self.settings.method == "random" else self.act
 
-    def film(self, path: str | Path, steps: int = 200) -> None:
-        """Film an episode of the policy, at most ``steps`` steps of the first that it was evaluated on.
+    def film(self, path: str | Path, episodes: int = 5, steps: int = 60) -> None:
+        """Film the policy in the first episodes that it is evaluated on.
 
         Args:
             path: of the animated WebP that is written.
-            steps: where the film ends at the latest.
+            episodes: how many, one after the other.
+            steps: of each at most.
 
         Raises:
             InputError: there is no step to film.
@@ -258,9 +259,10 @@ class PreferenceTrainer:
             RunError: the file cannot be written.
             UnsupportedError: the environment gives no pictures, or cannot on this machine.
         """
-        if steps < 1:
-            raise InputError(f"steps is {steps}; wanted at least 1")
-        write_atomically(Path(path).resolve(), film(self.settings.env, self._policy, steps))
+        for name, value in (("episodes", episodes), ("steps", steps)):
+            if value < 1:
+                raise InputError(f"{name} is {value}; wanted at least 1")
+        write_atomically(Path(path).resolve(), film(self.settings.env, self._policy, episodes, steps))
 
     def __repr__(self) -> str:
         chosen = self.settings

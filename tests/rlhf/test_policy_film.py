@@ -1,4 +1,4 @@
-"""The film of a policy shows what it does in the first episode that it is evaluated on."""
+"""The film of a policy shows what it does in the first episodes that it is evaluated on."""
 
 from __future__ import annotations
 
@@ -51,29 +51,30 @@ def brightness(path: Path) -> list[float]:
         return [float(np.asarray(picture.convert("L"))[4:12, 4:12].mean()) for picture in ImageSequence.Iterator(film)]
 
 
-def expected(run: PreferenceTrainer, steps: int, seed: int = 10_000) -> list[float]:
-    env = gymnasium.make(LIT, render_mode="rgb_array")
-    observation, found = env.reset(seed=seed)[0], []
-    for _ in range(steps):
-        observation = env.step(run.act(observation[None])[0])[0]
-        found.append(float(np.asarray(env.render())[:, :16].mean()))
+def expected(run: PreferenceTrainer, episodes: int, steps: int, seed: int = 10_000) -> list[float]:
+    env, found = gymnasium.make(LIT, render_mode="rgb_array"), []
+    for episode in range(episodes):
+        observation = env.reset(seed=seed + episode)[0]
+        for _ in range(min(steps, LENGTH)):
+            observation = env.step(run.act(observation[None])[0])[0]
+            found.append(float(np.asarray(env.render())[:, :16].mean()))
     return found
 
 
-@pytest.mark.parametrize("steps", [1, 7, 200])
-def test_it_shows_what_the_policy_does(steps: int, run: PreferenceTrainer, tmp_path: Path) -> None:
-    run.film(tmp_path / "policy.webp", steps)
-    wanted = expected(run, min(steps, LENGTH))
-    assert brightness(tmp_path / "policy.webp") == pytest.approx(wanted, abs=4)
+@pytest.mark.parametrize(("episodes", "steps"), [(1, 1), (1, 7), (1, 200), (3, 4), (2, 60)])
+def test_it_shows_what_the_policy_does(episodes: int, steps: int, run: PreferenceTrainer, tmp_path: Path) -> None:
+    run.film(tmp_path / "policy.webp", episodes, steps)
+    wanted = expected(run, episodes, steps)
+    assert brightness(tmp_path / "policy.webp") == pytest.approx(wanted, abs=8)
     if steps > 1:
-        assert expected(run, len(wanted), seed=1) != pytest.approx(wanted, abs=12)
+        assert expected(run, episodes, steps, seed=1) != pytest.approx(wanted, abs=20)
 
 
 def test_random_behaviour_can_be_seen_too(run: PreferenceTrainer, tmp_path: Path) -> None:
-    tiny.trainer(LIT, method="random", labels=0).film(tmp_path / "policy.webp")
+    tiny.trainer(LIT, method="random", labels=0).film(tmp_path / "policy.webp", 1)
     found = brightness(tmp_path / "policy.webp")
     assert len(found) == LENGTH
-    assert found != pytest.approx(expected(run, LENGTH), abs=4)
+    assert found != pytest.approx(expected(run, 1, LENGTH), abs=4)
 
 
 def test_without_pictures_there_is_no_film(finished: tuple[PreferenceTrainer, Path], tmp_path: Path) -> None:
@@ -82,9 +83,10 @@ def test_without_pictures_there_is_no_film(finished: tuple[PreferenceTrainer, Pa
     assert not list(tmp_path.iterdir())
 
 
-def test_no_steps_make_no_film(run: PreferenceTrainer, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="steps is 0; wanted at least 1"):
-        run.film(tmp_path / "policy.webp", 0)
+@pytest.mark.parametrize("name", ["episodes", "steps"])
+def test_no_steps_make_no_film(name: str, run: PreferenceTrainer, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"{name} is 0; wanted at least 1"):
+        run.film(tmp_path / "policy.webp", **{name: 0})
 
 
 def test_where_it_cannot_be_written_is_named(run: PreferenceTrainer, tmp_path: Path) -> None:
