@@ -35,7 +35,7 @@ OVERHEAD = 1.2  # over the bare products, at 1000 unknowns and more
 
 def pair(size: int, work: str, ours: Case, limit: Case, budget: float, target: float | None = None) -> Row:
     """One row; the last phase of each case is what counts. Gradients of both are compared where both have one."""
-    interleave([ours, limit], 41, budget)
+    interleave([ours, limit], 11 if target is None else 41, budget)
     for case in (ours, limit):
         if case.failure:
             return {"work": work, "size": size, "failure": case.failure}
