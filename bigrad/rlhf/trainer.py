@@ -54,7 +54,8 @@ class PreferenceTrainer:
 
     Attributes:
         agent: ``agent.predict`` acts on what the networks see, :meth:`act` on what the environment shows.
-        reward_model: ``(observation, scaled action) -> reward``.
+        reward_model: ``(observation, scaled action) -> reward``. Who moves it by hand assigns it to
+            ``buffer.reward_model`` again, which keeps its rewards.
         history: what happened, a dictionary for each episode and each round.
 
     Raises:

@@ -110,6 +110,15 @@ class Counted(RewardEnsemble):
         return super().forward(observation, action)
 
 
+def test_a_model_that_changes_changes_what_is_handed_out_next() -> None:
+    record = Record(40, 40, 0)
+    record.buffer.reward_model = changing = model()
+    with torch.no_grad():
+        changing.biases[-1].fill_(7.0)
+        changing.weights[-1].zero_()
+    torch.testing.assert_close(record.buffer.sample(5).rewards, torch.full((5, 1), 7.0))
+
+
 def test_a_model_that_is_assigned_again_is_asked_again() -> None:
     record = Record(40, 40, 0)
     record.buffer.reward_model = changing = model()
