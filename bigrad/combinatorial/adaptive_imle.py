@@ -90,8 +90,8 @@ class AdaptiveIMLE(nn.Module, Estimator):
     def control(self, nonzeros: Tensor) -> None:
         """Move the ratio after a backward pass whose samples have this many entries other than zero on average."""
         self.nonzeros.mul_(self.decay).add_((1 - self.decay) * nonzeros)
-        step = torch.where(self.nonzeros < self.target, self.ratio_step, -self.ratio_step)
-        self.ratio.add_(step).clamp_(min=0)
+        upwards = 2 * (self.nonzeros < self.target).to(self.ratio) - 1
+        self.ratio.add_(self.ratio_step * upwards).clamp_(min=0)
 
     def extra_repr(self) -> str:
         """What repr shows of the settings."""
@@ -114,5 +114,5 @@ class _Controlled(Rule):
         quotients = sampled_quotient(sample, cotangent, sizes, two_sided=estimator.two_sided)
         solved = sizes.numel() * quotients.shape[0]
         if solved:
-            estimator.control(quotients.count_nonzero() / solved)
+            estimator.control(quotients.count_nonzero().to(estimator.nonzeros) / solved)  # integers divide in float32
         return quotients.mean(0)

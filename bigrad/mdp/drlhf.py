@@ -35,6 +35,6 @@ class DRLHF(Algorithm):
         if self.sampling is None:
             value, direct, _ = problem.partials(x, solved.policy)
             return HyperGradient(value, direct, certificate, Cost(0, 1, 0, sweeps))
-        batch = draw_segments(problem, x, solved.policy, self.sampling, required(generator))
+        batch = draw_segments(problem, x, solved.policy, self.sampling, required(generator, x))
         value, gradient = segment_gradient(problem, x, solved, batch, respond=False)
         return HyperGradient(value, gradient, certificate, Cost(batch.steps, 1, 0, sweeps))

@@ -65,7 +65,7 @@ class HPGD(Algorithm):
         if self.sampling is None:
             gradient = direct + _over_all_places(problem, x, solved, slope)
             return HyperGradient(value, gradient, certificate, Cost(0, 1, 2, sweeps))
-        response, steps = _over_drawn_places(problem, x, solved, slope, self.sampling, required(generator))
+        response, steps = _over_drawn_places(problem, x, solved, slope, self.sampling, required(generator, x))
         return HyperGradient(value, direct + response, certificate, Cost(steps, 1, 0, sweeps))
 
     def _along_paths(
@@ -85,7 +85,7 @@ class HPGD(Algorithm):
             value, gradient = _over_all_visits(problem, problem.returns, x, solved)
             return HyperGradient(value, gradient, certificate, Cost(0, 1, 4, sweeps))
         value, gradient, steps = _over_drawn_paths(
-            problem, problem.returns, x, solved, self.sampling, required(generator)
+            problem, problem.returns, x, solved, self.sampling, required(generator, x)
         )
         return HyperGradient(value, gradient, certificate, Cost(steps, 1, 0, sweeps))
 

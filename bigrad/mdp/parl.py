@@ -66,8 +66,8 @@ class PARL(Algorithm):
             number, direct, slope = problem.partials(x, policy)
             pulled = policy * (slope - (policy * slope).sum(-1, keepdim=True))
         else:
-            paths = _paths(problem, x, policy, self.sampling, required(generator))
-            batch = draw_segments(problem, x, policy, self.sampling, required(generator))
+            paths = _paths(problem, x, policy, self.sampling, required(generator, x))
+            batch = draw_segments(problem, x, policy, self.sampling, required(generator, x))
             number, direct = segment_gradient(problem, x, solved, batch, respond=False)
             pulled = _score(problem, x, logits, batch.segments, self.sampling.baseline)
             cost = Cost(paths.steps + batch.steps, 1, 1, sweeps)

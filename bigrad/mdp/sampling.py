@@ -96,10 +96,12 @@ def segment_loss(problem: BilevelMDP) -> SegmentLoss:
     return problem.loss
 
 
-def required(generator: torch.Generator | None) -> torch.Generator:
-    """The generator, or an error where none was given."""
+def required(generator: torch.Generator | None, x: Tensor) -> torch.Generator:
+    """The generator, or an error where none was given, or one that cannot draw where ``x`` is."""
     if generator is None:
         raise InputError("generator is None; a sampled hyper-gradient needs a torch.Generator on the problem's device")
+    if generator.device.type != x.device.type:
+        raise InputError(f"generator is on {generator.device} and x on {x.device}: draw with torch.Generator(x.device)")
     return generator
 
 

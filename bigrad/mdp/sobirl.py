@@ -47,7 +47,7 @@ class SoBiRL(Algorithm):
         x = x.detach()
         if self.sampling is not None:
             solved, certificate = problem.follower(x)
-            batch = draw_batch(problem, x, solved.policy, self.sampling, required(generator))
+            batch = draw_batch(problem, x, solved.policy, self.sampling, required(generator, x))
             value, gradient = segment_gradient(problem, x, solved, batch, baseline=self.sampling.baseline)
             return HyperGradient(value, gradient, certificate, Cost(batch.steps, 1, 0, int(certificate.steps)))
         with torch.enable_grad():

@@ -97,7 +97,9 @@ class Rows:
     def multiplier(self, values: Tensor) -> Callable[[Tensor], Tensor]:
         """``v -> M v`` for entries ``values`` ``(entries,)`` and ``v`` ``(width,)``."""
         size = (len(self.crow) - 1, self.width)
-        if values.is_cuda or torch.backends.mkl.is_available():
+        # cuSPARSE refuses more entries than places, which repeated ones may be; other devices have no such matrices.
+        cusparse = values.is_cuda and len(self.col) <= size[0] * size[1]
+        if cusparse or (values.is_cpu and torch.backends.mkl.is_available()):
             _hear_of_beta()
             matrix = torch.sparse_csr_tensor(self.crow, self.col, values, size, check_invariants=False)
             return lambda v: matrix @ v

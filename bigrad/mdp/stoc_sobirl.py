@@ -56,7 +56,7 @@ class StocSoBiRL(Algorithm):
         x = x.detach().clone()
         solved, certificate = problem.follower(x)
         whole = replace(self.sampling, meeting=False)
-        batch = draw_batch(problem, x, solved.policy, whole, required(generator))
+        batch = draw_batch(problem, x, solved.policy, whole, required(generator, x))
         value, direction = segment_gradient(problem, x, solved, batch, baseline=self.sampling.baseline)
         cost, count = Cost(batch.steps, 1, 0, int(certificate.steps)), 1
         if memory is not None:

@@ -30,8 +30,12 @@ def incentive_problem(
             ``returns`` in place of a ``loss``.
     """
     states, actions, size = mdp.design.shape
-    cost = torch.randn(states, actions, generator=generator, dtype=mdp.design.dtype)
-    tilt = torch.randn(states, actions, states, size, generator=generator, dtype=mdp.design.dtype)
+
+    def draw(*shape: int) -> Tensor:
+        drawn = torch.randn(*shape, generator=generator, dtype=mdp.design.dtype, device=generator.device)
+        return drawn.to(mdp.design.device)
+
+    cost, tilt = draw(states, actions), draw(states, actions, states, size)
 
     def transition(x: Tensor) -> Tensor:
         weighted = mdp.transition * (0.3 * torch.tanh(tilt @ x)).exp()
@@ -67,5 +71,5 @@ def incentive_problem(
         loss=loss,
         returns=returns,
         name="random incentive problem",
-        init=torch.randn(size, generator=generator, dtype=mdp.design.dtype),
+        init=draw(size),
     )

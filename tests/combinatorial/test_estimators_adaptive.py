@@ -51,8 +51,8 @@ def test_the_controller_counts_each_sample_s_nonzeros(target: float, two_sided: 
         running = 0.9 * running + 0.1 * sum(counts) / len(counts)
         moves.append(running < target)
         ratio = max(0.0, ratio + (0.05 if running < target else -0.05))
-        assert float(estimator.ratio) == pytest.approx(ratio, abs=1e-6)
-        assert float(estimator.nonzeros) == pytest.approx(running, abs=1e-6)
+        assert float(estimator.ratio) == pytest.approx(ratio, abs=1e-14)
+        assert float(estimator.nonzeros) == pytest.approx(running, abs=1e-14)
     assert moves.count(True) not in (0 if target > 1 else -1, 12 if target < 1 else -1)
 
 
