@@ -43,6 +43,7 @@ SECTIONS = {  # record: title
     "rlhf_step_short": "RLHF: upper step and shorter runs",
     "beamrider": "RLHF: pictures",
     "scaling": "Scaling",
+    "gpu": "On a GPU",
     "stochastic_bilevel": "Stochastic bilevel methods",
     "import_time": "Import time",
 }
@@ -83,6 +84,7 @@ def origin(record: dict[str, Any]) -> str:
     hardware = record.get("hardware", {})
     parts = [f"`{record.get('command', '')}`", ", ".join(f"{name} {number}" for name, number in versions.items())]
     parts.append(f"{hardware.get('cpu', '')}, {hardware.get('cores', '')} cores")
+    parts += filter(None, [hardware.get("gpu")])
     if "seconds" in record:
         parts.append(f"{record['seconds']} s")
     return "; ".join(parts)

@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 PACKAGES = ("bigrad", "torch", "optree")
 
 
@@ -20,11 +22,17 @@ def processor() -> str:
     return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
 
 
+def graphics() -> dict[str, str]:
+    """The GPU's name, where there is one."""
+    found = torch.accelerator.current_accelerator()
+    return {} if found is None else {"gpu": torch.get_device_module(found).get_device_name()}
+
+
 def write_record(path: Path, content: dict[str, Any]) -> None:
     """Write ``content`` and where it comes from."""
     origin = {
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-        "hardware": {"cpu": processor(), "cores": os.cpu_count()},
+        "hardware": {"cpu": processor(), "cores": os.cpu_count()} | graphics(),
         "command": " ".join(["python", *sys.argv]),
     }
     path.parent.mkdir(parents=True, exist_ok=True)

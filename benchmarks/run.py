@@ -94,6 +94,7 @@ TABLES: dict[str, Table] = {  # first those that need no peers, and of them thos
     "transforms": Table("transforms", 1.5, "torch"),
     "fixed_points": Table("fixed_points", 2.0, "torch", ("jax",)),
     "predict": with_short("predict_then_optimize", 1.5, "pyepo", full=("--full",), full_minutes=5.0),
+    "gpu": Table("gpu", 0.0, full=(), full_minutes=5.0),
     "fixed_step": Table("fixed_step", 0.0, full=(), full_minutes=5.0),
     "rlhf_step": with_short("rlhf_step", 3.5, beside=("imitation",), full=("--full",), full_minutes=60.0),
     "beamrider": Table("beamrider", 0.0, full=(), full_minutes=30.0),

@@ -47,10 +47,10 @@ def pair(size: int, work: str, ours: Case, limit: Case, budget: float, target: f
     return row if target is None else row | {"target": target, "verdict": verdict(row["over limit"], target)}
 
 
-def chain(size: int) -> InnerProblem:
+def chain(size: int, device: torch.device | None = None) -> InnerProblem:
     """Smoothing of a noisy signal; each step has a log stiffness of its own. The condition does not grow with size."""
     generator = torch.Generator().manual_seed(0)
-    signal, theta = random(generator, size), 0.5 * random(generator, size - 1) + 2.0
+    signal, theta = random(generator, size).to(device), 0.5 * random(generator, size - 1).to(device) + 2.0
 
     def objective(y: Tensor, theta: Tensor) -> Tensor:
         return ((y - signal) ** 2).sum() / 2 + (theta.exp() * (y[1:] - y[:-1]) ** 2).sum() / 2
@@ -60,7 +60,7 @@ def chain(size: int) -> InnerProblem:
         return v - torch.nn.functional.pad(pull, (0, 1)) + torch.nn.functional.pad(pull, (1, 0))
 
     solution = ways.conjugate_gradients(product, signal, 1e-14)
-    return InnerProblem("chain", objective, theta, solution, random(generator, size), float("nan"))
+    return InnerProblem("chain", objective, theta, solution, random(generator, size).to(device), float("nan"))
 
 
 def dimension(quick: bool) -> list[Row]:
