@@ -55,7 +55,7 @@ def biases(segments: int) -> Iterator[dict[str, Any]]:
                     break
             mean = torch.stack(found).mean(0)
             row["relative_error_of_the_mean"] = float((mean - truth).norm() / truth.norm())
-            yield row | {"target": TARGET, "verdict": verdict(distance < TARGET)}
+            yield row | {"target": TARGET, "verdict": verdict(distance, TARGET)}
 
 
 def main() -> None:
