@@ -83,8 +83,8 @@ def interleave(cases: Sequence[Case], repetitions: int, budget: float = 20.0) ->
     Args:
         cases: what to run; the results are left in them.
         repetitions: how often, after one warm-up.
-        budget: seconds of which each case may use its share; one that has used it up is not repeated any more, and
-            where the warm-up alone has done that, the warm-up counts.
+        budget: seconds of which each case may use its share; one that has used it up is not repeated any more. The
+            warm-up, which may compile, is not part of it, unless it takes more than four shares: then it counts.
     """
     keep_freed_memory()
     gc.collect()
@@ -101,8 +101,9 @@ def interleave(cases: Sequence[Case], repetitions: int, budget: float = 20.0) ->
             case.once()
             spent[place] += time.perf_counter() - start
             gc.enable()
-            if repetition == 0 and spent[place] <= share:
+            if repetition == 0 and spent[place] <= 4 * share:
                 case.times.clear()
+                spent[place] = 0.0
     gc.unfreeze()
 
 

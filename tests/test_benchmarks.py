@@ -14,7 +14,8 @@ pytest.importorskip("matplotlib", reason='needs pip install "bigrad[plot]"')
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-import page  # noqa: E402  # the scripts are no package
+import harness  # noqa: E402  # the scripts are no package
+import page  # noqa: E402
 import peers  # noqa: E402
 import run  # noqa: E402
 import targets  # noqa: E402
@@ -114,3 +115,18 @@ def test_a_full_run_has_other_arguments_only_where_there_are_some() -> None:
     assert table.limit(full=True) == 9 * table.limit(full=False)
     plain = run.Table("x", 1.0)
     assert plain.command(full=True) == plain.command(full=False)
+
+
+@pytest.mark.parametrize(("first", "kept"), [(1.5, [0.25, 0.25, 0.25]), (4.5, [4.5])], ids=["compiles", "is too long"])
+def test_a_first_call_that_compiles_is_not_what_a_table_shows(
+    first: float, kept: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that only the case moves; its share is a second."""
+    now, taken = [0.0], iter([first, *[0.25] * 3])
+    monkeypatch.setattr(harness.time, "perf_counter", lambda: now[0])
+
+    def work(_: Any) -> None:
+        now[0] += next(taken)
+
+    harness.interleave([case := harness.Case("ours", {"all": work})], 3, budget=1.0)
+    assert case.times["all"] == kept

@@ -40,7 +40,8 @@ class CG(Krylov):
     def _sweep(self, run: Run) -> None:
         if run.history:
             alpha, beta, taken = run.history[-1]
-            run.history[-1] = alpha, torch.where(run.live, 0.0, beta), taken  # a restart starts a new Lanczos block
+            last = torch.where(run.live, 0.0, beta[-1:])  # a restart starts a new Lanczos block
+            run.history[-1] = alpha, torch.cat([beta[:-1], last]), taken
         if run.live.numel() == 1:
             if bool(run.live):
                 self._alone(run)
@@ -58,15 +59,15 @@ class CG(Krylov):
             run.end(run.live, Status.INDEFINITE)  # of the preconditioner
         while going:
             Ap = run.product(p)
-            pair = torch.stack([p, Ap]).flatten(1)
-            gram = pair @ pair.mT
-            (pp, curvature), (_, ApAp) = gram.tolist()
+            along, image = p.flatten(), Ap.flatten()
+            products = torch.stack([along.dot(along), along.dot(image), image.dot(image)])
+            pp, curvature, ApAp = products.tolist()  # one wait for the device
             ratio = math.sqrt(ApAp / pp) if pp > 0 else math.nan
             largest, least = max(largest, ratio), min(least, ratio)  # a NaN is passed over
             noise = 10 * run.eps * largest * pp
             if not curvature > noise:
                 run.largest = torch.full_like(run.largest, largest)
-                self._classify(run, run.live, *gram.new_tensor([curvature, noise, ApAp]))
+                self._classify(run, run.live, *products.new_tensor([curvature, noise, ApAp]))
                 break
             alpha = rz / curvature
             u.add_(p, alpha=alpha)
@@ -81,11 +82,9 @@ class CG(Krylov):
                 run.end(run.live, Status.INDEFINITE)
                 break
             p = torch.add(z, p, alpha=rz / before)
-        moved = torch.ones_like(run.live)
-        lengths = run.b_norm.new_tensor(taken).reshape(len(taken), 2, *run.live.shape)
-        run.history += [
-            (alpha, beta, moved) for alpha, beta in zip(*(part.unbind() for part in lengths.unbind(1)), strict=True)
-        ]
+        if taken:
+            alphas, betas = run.b_norm.new_tensor(taken).reshape(len(taken), 2, *run.live.shape).unbind(1)
+            run.history.append((alphas, betas, torch.ones_like(alphas, dtype=torch.bool)))
         run.largest, run.least = torch.full_like(run.largest, largest), torch.full_like(run.least, least)
         run.u, run.steps, run.live = u, torch.full_like(run.steps, steps), torch.zeros_like(run.live)
 
@@ -110,7 +109,7 @@ class CG(Krylov):
             rr = (r_next * r_next).sum(-1)
             rz_next = rr if run.precondition is None else (r_next * z).sum(-1)
             beta = torch.where(moving, rz_next / rz, 0.0)
-            run.history.append((alpha, beta, moving))
+            run.history.append((alpha[None], beta[None], moving[None]))
             p = torch.addcmul(z, beta.unsqueeze(-1), p)
             run.steps = run.steps + moving
             run.live = moving & (rr > wanted) & (run.steps < run.budget)
@@ -142,11 +141,14 @@ class CG(Krylov):
 
 
 def _ritz(lanczos: list[tuple[Tensor, ...]], like: Tensor) -> tuple[Tensor, Tensor]:
-    """The Lanczos matrix's diagonals from the CG coefficients; steps a problem did not take repeat its first entry."""
+    """The Lanczos matrix's diagonals from the CG coefficients ``(steps, *batch)``, part after part.
+
+    Steps that a problem did not take repeat its first entry.
+    """
     if not lanczos:
         empty = like.new_zeros((0, *like.shape)).cpu()
         return empty, empty
-    alpha, beta, live = (torch.stack(parts).cpu() for parts in zip(*lanczos, strict=True))
+    alpha, beta, live = (torch.cat(parts).cpu() for parts in zip(*lanczos, strict=True))
     inverse = torch.where(live, 1 / alpha, 0.0)
     shifted = torch.cat([torch.zeros_like(beta[:1]), beta[:-1] * inverse[:-1]])
     diagonal = torch.where(live, inverse + shifted, inverse[:1])
