@@ -111,7 +111,7 @@ def adjoint_time(quick: bool) -> list[Row]:
         problem, design, targets = ridge_problem(size)
         arrays = {name: getattr(problem, name) for name in ("solution", "theta", "weight")}
         with served("jax", "jax_peers.py", arrays | {"design": design, "targets": targets}) as ask:
-            rows += adjoint_rows(problem, design, ask, 3 if quick else 11)
+            rows += adjoint_rows(problem, design, ask, 3 if quick else 41)
     return rows
 
 
