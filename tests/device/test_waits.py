@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -39,6 +40,19 @@ def test_a_linear_solver_waits_once_a_step(kind: Any, preconditioned: bool, devi
     if kind is Neumann:
         settings["step_size"] = 0.1
     assert waits(lambda steps: kind(rtol=0.0, max_steps=steps, **settings).solve(operator, b)) == 1
+
+
+@pytest.mark.parametrize(("preconditioned", "wanted"), [(False, 2), (True, 3)])
+def test_one_problem_alone_waits_for_its_scalars(preconditioned: bool, wanted: int, device: torch.device) -> None:
+    """Conjugate gradients without a batch: for the direction's products, and for the residual's."""
+    A, b = definite(1, size=40)[0].to(device), numbers(40).to(device)
+    solver = CG(rtol=0.0, preconditioner=Diagonal(A.diagonal()) if preconditioned else None)
+    counts = []
+    for steps in (4, 8):
+        with count_syncs() as syncs:
+            replace(solver, max_steps=steps).solve(Operator(lambda u: A @ u, symmetric=True), b)
+        counts.append(int(syncs))
+    assert counts[1] - counts[0] == 4 * wanted
 
 
 def hard(y: Tensor, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bigrad import Certificate, InputError, Status
 from bigrad.linear import CG, Diagonal, LinearSolver, Operator
+from bigrad.linear.krylov import Run
 
 from .systems import D, assert_no_third_outcome, conditioned, operator, product, status, symmetric, vector
 
@@ -275,3 +276,24 @@ def test_a_direction_too_short_to_be_squared_ends_with_a_status(alone: bool) -> 
         solver.solve(operator(matrix), b) if alone else solver.solve(operator(matrix.expand(2, 6, 6)), b.expand(2, 6))
     )
     assert (certificate.status == Status.SINGULAR).all()
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_a_restart_starts_a_new_block_of_the_lanczos_matrix(copies: int) -> None:
+    """The directions before and after it are not conjugate, so that nothing couples them."""
+    starts = []
+
+    class Watched(CG):
+        def _sweep(self, run: Run) -> None:
+            starts.append(int(run.steps.max()))
+            super()._sweep(run)
+
+    matrix, b = conditioned(1e6, 20, seed=0), vector(20, seed=0)
+    _, certificate = Watched().solve(operator(matrix), b if copies == 1 else b.expand(copies, -1))
+    assert len(starts) > 1
+    assert certificate.ritz is not None
+    diagonal, off = (part.reshape(len(part), copies)[:, 0] for part in certificate.ritz)
+    assert [*(off[:-1] == 0).nonzero().flatten() + 1] == starts[1:]
+    coupled = torch.diag(diagonal) + torch.diag(off[:-1], 1) + torch.diag(off[:-1], -1)
+    values = torch.linalg.eigvalsh(coupled)
+    assert (values[0], values[-1]) == (pytest.approx(1.0, rel=1e-6), pytest.approx(1e6, rel=1e-6))
