@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from bigrad import Certificate, InputError, Status
 from bigrad.linear import CG, Diagonal, LinearSolver, Operator
-from bigrad.linear.krylov import Run
 
 from .systems import D, assert_no_third_outcome, conditioned, operator, product, status, symmetric, vector
 
@@ -284,7 +285,7 @@ def test_a_restart_starts_a_new_block_of_the_lanczos_matrix(copies: int) -> None
     starts = []
 
     class Watched(CG):
-        def _sweep(self, run: Run) -> None:
+        def _sweep(self, run: Any) -> None:
             starts.append(int(run.steps.max()))
             super()._sweep(run)
 
