@@ -73,13 +73,12 @@ def batch(quick: bool) -> list[Row]:
         drawn = programs(Sizes(count, 20, 20, 5))
 
         def both(place: torch.device, known: bool = False, drawn: Any = drawn) -> Phases:
-            given, weight = [part.to(place) for part in drawn.data], drawn.weight.to(place)
-            exact = type(drawn)(tuple(given), drawn.solution.to(place), drawn.active.to(place), weight).exact
+            there = drawn.to(place)
 
             def run(_: Any) -> Tensor:
-                data = fresh(tuple(given))
-                x = (exact if known else layer)(*data)
-                return torch.cat([part.flatten() for part in gradients(x, data, weight)])
+                data = fresh(there.data)
+                x = (there.exact if known else layer)(*data)
+                return torch.cat([part.flatten() for part in gradients(x, data, there.weight)])
 
             return {"both": run}
 

@@ -51,6 +51,11 @@ class Programs:
         matrix = torch.cat([torch.cat([Q, bound.mT], -1), torch.cat([bound, corner], -1)], -2)
         return torch.linalg.solve(matrix, torch.cat([-q, b, h.gather(-1, self.active)], -1))[..., : q.shape[-1]]
 
+    def to(self, device: torch.device) -> Programs:
+        """The same programs there."""
+        data = tuple(part.to(device) for part in self.data)
+        return Programs(data, *(part.to(device) for part in (self.solution, self.active, self.weight)))
+
     def gradients(self) -> list[Tensor]:
         """The exact gradients of ``(weight * x).sum()``."""
         return gradients(self.exact(*(free := fresh(self.data))), free, self.weight)

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import harness
 import torch
 from torch import Tensor
 
@@ -184,6 +185,4 @@ def variances(repeats: int) -> Iterator[Row]:
 
 def verdict(value: float, target: float) -> str:
     """In words; no number comes of too few draws, whose spread is none."""
-    if not math.isfinite(value):
-        return "too few draws to tell"
-    return "pass" if value <= target else "falls short"
+    return harness.verdict(value, target) if math.isfinite(value) else "too few draws to tell"
